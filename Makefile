@@ -1,0 +1,83 @@
+# epro_etl: PGXS build.
+#
+#   make && make install      build and install (PG_CONFIG=... picks the server)
+#   make installcheck         regression and isolation tests against a running server
+#   make demo                 the whole way on a throwaway server, in about a minute
+#   make check-all            every suite on throwaway servers
+#
+# WERROR=1 turns warnings into errors, as check-all does; a released Makefile
+# must not break on the warnings of a compiler that is newer than itself.
+
+MODULE_big = epro_etl
+EXTENSION = epro_etl
+DATA = sql/epro_etl--0.1.0.sql
+PGFILEDESC = "epro_etl - ePRO and EDC records into clinical tables, exactly once"
+
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
+HDRS = $(wildcard src/*/*.h)
+
+# An include reads "words/compat.h": a reader sees the layer it comes from.
+PG_CPPFLAGS = -I$(srcdir)/src
+
+# -Wextra, less what PostgreSQL's own headers and fmgr's calling convention
+# raise. clang does not know all of the gcc flags and attributes that a server
+# built with gcc hands on.
+PG_CFLAGS = -Wall -Wextra \
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+	$(if $(findstring clang,$(CC)),-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes) \
+	$(if $(filter 1 yes,$(WERROR)),-Werror)
+
+# The tests are scheduled by being there, in byte order of their names.
+# Inputs live in test/sql, pg_regress finds expected/ at the top by itself.
+REGRESS = $(sort $(basename $(notdir $(wildcard test/sql/*.sql))))
+REGRESS_OPTS = --inputdir=test
+ISOLATION = $(sort $(basename $(notdir $(wildcard test/isolation/specs/*.spec))))
+ISOLATION_OPTS = --inputdir=test/isolation
+
+# Bitcode for the JIT needs the very clang that the server was built with, and
+# nothing here is inlined into queries: off, unless asked for by with_llvm=yes.
+ifneq ($(origin with_llvm),command line)
+override with_llvm = no
+endif
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+ifneq ($(wildcard $(PGXS)),)
+
+include $(PGXS)
+
+# PGXS tracks no headers: any header, or this file, makes all objects anew.
+$(OBJS): $(HDRS) Makefile
+
+clean: clean-tests
+
+else
+
+# Still usable on a machine without PostgreSQL: demo and check-all install it.
+all install uninstall installcheck clean:
+	@echo "PostgreSQL's server development files were not found through PG_CONFIG=$(PG_CONFIG)." >&2
+	@echo "Install them (on Debian: bash test/setup.sh demo) or name another pg_config." >&2
+	@exit 1
+
+endif
+
+# The scripts call make again and find their own way: no flags of this one.
+.PHONY: demo check-all check-unit check-fuzz-corpus clean-tests
+
+demo:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
+
+check-all:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh
+
+check-unit:
+	$(MAKE) -C test/unit check PG_CONFIG='$(PG_CONFIG)'
+
+ifneq ($(wildcard test/fuzz/Makefile),)
+check-fuzz-corpus:
+	$(MAKE) -C test/fuzz replay PG_CONFIG='$(PG_CONFIG)'
+endif
+
+clean-tests:
+	$(foreach dir,$(patsubst %/Makefile,%,$(wildcard test/unit/Makefile test/fuzz/Makefile)),$(MAKE) -C $(dir) clean PG_CONFIG='$(PG_CONFIG)' &&) true

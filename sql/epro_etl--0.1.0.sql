@@ -1,0 +1,663 @@
+/* epro_etl 0.1.0: the SQL surface.  Run by CREATE EXTENSION epro_etl. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION epro_etl" to load this file. \quit
+
+DO $$
+BEGIN
+    IF pg_catalog.current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'epro_etl needs a database in UTF8'
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Create the database with ENCODING ''UTF8''.';
+    END IF;
+END $$;
+
+CREATE SCHEMA epro_etl;
+COMMENT ON SCHEMA epro_etl IS 'epro_etl: loads ePRO and EDC responses from staging into clinical tables';
+
+--
+-- Configuration.  Rows are added and retired, never changed, so that the
+-- ledger can name what a run used.
+--
+
+CREATE TABLE epro_etl.form (
+    form_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name            text NOT NULL CHECK (name <> ''),
+    version         text NOT NULL CHECK (version <> ''),
+    definition      jsonb NOT NULL,
+    registered_at   timestamptz NOT NULL DEFAULT now(),
+    registered_by   text NOT NULL DEFAULT session_user,
+    UNIQUE (name, version)
+);
+COMMENT ON TABLE epro_etl.form IS 'Registered form definitions, all versions; the newest of a name is current';
+
+CREATE TABLE epro_etl.edit_check (
+    check_id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    check_name      text NOT NULL CHECK (check_name <> ''),
+    expression      text NOT NULL,
+    severity        text NOT NULL CHECK (severity IN ('error', 'warning', 'information')),
+    condition       text,
+    message         text,
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    removed_at      timestamptz,
+    removed_by      text
+);
+CREATE UNIQUE INDEX edit_check_current ON epro_etl.edit_check (form, check_name) WHERE removed_at IS NULL;
+COMMENT ON TABLE epro_etl.edit_check IS 'Edit checks of forms; those with removed_at are kept for the ledger and not evaluated';
+
+CREATE TABLE epro_etl.deid_rule (
+    rule_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    path            text NOT NULL,
+    method          text NOT NULL,
+    params          jsonb NOT NULL DEFAULT '{}',
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    removed_at      timestamptz,
+    removed_by      text
+);
+CREATE UNIQUE INDEX deid_rule_current ON epro_etl.deid_rule (form, path) WHERE removed_at IS NULL;
+COMMENT ON TABLE epro_etl.deid_rule IS 'De-identification methods of items; those with removed_at are kept for the ledger and not applied';
+
+CREATE TABLE epro_etl.pipeline (
+    pipeline_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name            text NOT NULL UNIQUE CHECK (octet_length(name) BETWEEN 1 AND 63),
+    source          regclass NOT NULL,
+    columns         jsonb NOT NULL,
+    options         jsonb NOT NULL DEFAULT '{}',
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    created_by      text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE epro_etl.pipeline IS 'Pipelines: a source and which of its columns carry what';
+
+CREATE TABLE epro_etl.sink (
+    sink_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    pipeline_id     bigint NOT NULL REFERENCES epro_etl.pipeline ON DELETE CASCADE,
+    form            text NOT NULL,
+    target          regclass NOT NULL,
+    shape           text NOT NULL CHECK (shape = 'wide'),
+    columns         jsonb,
+    condition       text,
+    on_duplicate    text NOT NULL CHECK (on_duplicate = 'reject'),
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    UNIQUE (pipeline_id, form, target)
+);
+COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
+
+--
+-- Ledger
+--
+
+CREATE TABLE epro_etl.run_ledger (
+    run_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    pipeline        text NOT NULL,
+    source          text NOT NULL,
+    status          text CHECK (status IN ('succeeded', 'failed', 'canceled', 'timed out', 'stopped')),
+    reason          text,
+    dry_run         boolean NOT NULL,
+    workers         integer NOT NULL,
+    batch_size      integer NOT NULL,
+    session_user_name text NOT NULL,
+    current_user_name text NOT NULL,
+    started_at      timestamptz NOT NULL,
+    finished_at     timestamptz,
+    remaining       bigint,
+    sqlstate        text,
+    message         text,
+    failed_worker   integer,
+    failed_chunk    bigint,
+    versions        jsonb NOT NULL
+);
+COMMENT ON TABLE epro_etl.run_ledger IS 'What each run was asked and how it ended; no status: it has not ended by itself, see run_history';
+
+CREATE TABLE epro_etl.run_worker (
+    run_id          bigint NOT NULL REFERENCES epro_etl.run_ledger,
+    worker          integer NOT NULL,
+    pid             integer NOT NULL,
+    claimed         bigint NOT NULL DEFAULT 0,
+    loaded          bigint NOT NULL DEFAULT 0,
+    warned          bigint NOT NULL DEFAULT 0,
+    rejected        bigint NOT NULL DEFAULT 0,
+    duplicate       bigint NOT NULL DEFAULT 0,
+    deferred        bigint NOT NULL DEFAULT 0,
+    skipped         bigint NOT NULL DEFAULT 0,
+    chunks          bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, worker)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE epro_etl.run_worker IS 'Counts of each worker of each run, written in the transaction of each chunk; worker 0 is the calling session';
+
+-- the order of these columns is known to account.c
+CREATE TABLE epro_etl.finding (
+    run_id          bigint NOT NULL,
+    source_id       text,
+    form            text,
+    location        text,
+    rule            text NOT NULL,
+    kind            text NOT NULL,
+    severity        text NOT NULL,
+    message         text NOT NULL
+);
+CREATE INDEX finding_response ON epro_etl.finding (run_id, source_id);
+COMMENT ON TABLE epro_etl.finding IS 'What did not hold for which response; never the answer itself';
+COMMENT ON COLUMN epro_etl.finding.location IS 'JSON Pointer into the payload; the empty pointer is the whole response';
+COMMENT ON COLUMN epro_etl.finding.rule IS 'Keyword of the form, name of the edit check, or constraint of the sink';
+COMMENT ON COLUMN epro_etl.finding.kind IS 'schema, check, error (a check raised one), not evaluated (a check was NULL), constraint, conversion, payload, form, subject or deidentify';
+
+CREATE TABLE epro_etl.quarantine (
+    quarantine_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id          bigint NOT NULL,
+    pipeline        text NOT NULL,
+    source_id       text,
+    form            text,
+    original        jsonb NOT NULL,
+    first_try       timestamptz NOT NULL,
+    last_try        timestamptz NOT NULL,
+    tries           integer NOT NULL
+);
+CREATE INDEX quarantine_response ON epro_etl.quarantine (run_id, source_id);
+COMMENT ON TABLE epro_etl.quarantine IS 'Rejected responses, whole and identified, until they are corrected and requeued; grant with care';
+COMMENT ON COLUMN epro_etl.quarantine.original IS 'The staging row: an object of its columns; a column that was NULL is left out';
+
+CREATE TABLE epro_etl.requeued (
+    pipeline        text NOT NULL,
+    source_id       text NOT NULL,
+    first_try       timestamptz NOT NULL,
+    tries           integer NOT NULL,
+    PRIMARY KEY (pipeline, source_id)
+);
+COMMENT ON TABLE epro_etl.requeued IS 'Earlier tries of responses that went from quarantine back to staging';
+
+--
+-- What the C code does
+--
+
+CREATE FUNCTION epro_etl.compile_form(form text) RETURNS void
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_compile_form';
+COMMENT ON FUNCTION epro_etl.compile_form(text) IS 'Compiles the current version of a form with its rules; raises the error of what does not fit';
+
+CREATE FUNCTION epro_etl.compile_pipeline(pipeline text) RETURNS void
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_compile_pipeline';
+COMMENT ON FUNCTION epro_etl.compile_pipeline(text) IS 'Compiles a pipeline as a run would, as the current user; raises the error of what does not fit';
+
+CREATE FUNCTION epro_etl.form_items(form text, OUT name text, OUT location text, OUT type regtype,
+                                    OUT required boolean, OUT deidentify text) RETURNS SETOF record
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_form_items';
+COMMENT ON FUNCTION epro_etl.form_items(text) IS 'The items of the current version of a form: name, JSON Pointer, SQL type, whether required, de-identification method';
+
+CREATE FUNCTION epro_etl.run(
+        pipeline text, workers integer DEFAULT NULL, max_rejects bigint DEFAULT NULL,
+        max_reject_ratio double precision DEFAULT NULL, timeout interval DEFAULT NULL,
+        dry_run boolean DEFAULT false, reason text DEFAULT NULL,
+        OUT run_id bigint, OUT status text, OUT claimed bigint, OUT loaded bigint, OUT warned bigint,
+        OUT rejected bigint, OUT duplicate bigint, OUT deferred bigint, OUT remaining bigint,
+        OUT workers integer, OUT elapsed interval) RETURNS record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_run';
+COMMENT ON FUNCTION epro_etl.run(text, integer, bigint, double precision, interval, boolean, text) IS
+    'Loads a pipeline''s staged responses with background workers and waits for all of them; workers => 0 runs in the calling transaction';
+
+CREATE FUNCTION epro_etl.start_run(
+        pipeline text, workers integer DEFAULT NULL, max_rejects bigint DEFAULT NULL,
+        max_reject_ratio double precision DEFAULT NULL, timeout interval DEFAULT NULL,
+        dry_run boolean DEFAULT false, reason text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_start_run';
+COMMENT ON FUNCTION epro_etl.start_run(text, integer, bigint, double precision, interval, boolean, text) IS
+    'Starts a run and returns its number; the run belongs to the session and ends with it';
+
+CREATE FUNCTION epro_etl.wait_run(
+        run_id bigint, timeout interval DEFAULT NULL,
+        OUT run_id bigint, OUT status text, OUT claimed bigint, OUT loaded bigint, OUT warned bigint,
+        OUT rejected bigint, OUT duplicate bigint, OUT deferred bigint, OUT remaining bigint,
+        OUT workers integer, OUT elapsed interval) RETURNS record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_wait_run';
+
+CREATE PROCEDURE epro_etl.run_job(
+        pipeline text, workers integer DEFAULT NULL, max_rejects bigint DEFAULT NULL,
+        max_reject_ratio double precision DEFAULT NULL, timeout interval DEFAULT NULL,
+        dry_run boolean DEFAULT false, reason text DEFAULT NULL)
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'epro_etl_run_job';
+COMMENT ON PROCEDURE epro_etl.run_job(text, integer, bigint, double precision, interval, boolean, text) IS
+    'Runs a pipeline for a scheduler: waits without holding a snapshot; raises an error unless the run succeeded';
+
+CREATE FUNCTION epro_etl.progress(
+        OUT run_id bigint, OUT pipeline text, OUT worker integer, OUT pid integer, OUT phase text,
+        OUT tuples_processed bigint, OUT tuples_excluded bigint, OUT blocks_done bigint,
+        OUT blocks_total bigint, OUT since timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_progress';
+COMMENT ON FUNCTION epro_etl.progress() IS 'The workers of the runs in this database; read it through the view stat_progress';
+
+--
+-- Views
+--
+
+CREATE VIEW epro_etl.stat_progress AS SELECT * FROM epro_etl.progress();
+COMMENT ON VIEW epro_etl.stat_progress IS 'Live: a row a worker of each run in this database, from shared memory';
+
+CREATE VIEW epro_etl.run_history AS
+SELECT l.run_id, l.pipeline, l.source,
+       coalesce(l.status, CASE WHEN EXISTS (
+            SELECT FROM pg_catalog.pg_locks k
+            WHERE k.locktype = 'advisory' AND k.objsubid = 3
+              AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+              AND k.classid::bigint = l.run_id >> 32 AND k.objid::bigint = l.run_id & 4294967295)
+            THEN 'running' ELSE 'crashed' END) AS status,
+       w.claimed, w.loaded, w.warned, w.rejected, w.duplicate, w.deferred, w.skipped,
+       l.remaining, w.workers, w.chunks, l.dry_run, l.reason, l.batch_size,
+       l.session_user_name, l.current_user_name, l.started_at, l.finished_at,
+       l.finished_at - l.started_at AS elapsed,
+       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions
+FROM epro_etl.run_ledger l
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(w.claimed), 0)::bigint AS claimed, coalesce(sum(w.loaded), 0)::bigint AS loaded,
+           coalesce(sum(w.warned), 0)::bigint AS warned, coalesce(sum(w.rejected), 0)::bigint AS rejected,
+           coalesce(sum(w.duplicate), 0)::bigint AS duplicate, coalesce(sum(w.deferred), 0)::bigint AS deferred,
+           coalesce(sum(w.skipped), 0)::bigint AS skipped, coalesce(sum(w.chunks), 0)::bigint AS chunks,
+           count(*) FILTER (WHERE w.worker > 0)::integer AS workers
+    FROM epro_etl.run_worker w WHERE w.run_id = l.run_id) w;
+COMMENT ON VIEW epro_etl.run_history IS 'A row a run: status (running, succeeded, failed, canceled, timed out, stopped, crashed), counts, who, why, which versions';
+
+--
+-- Configuration functions: write down, then let the compiler judge
+--
+
+CREATE FUNCTION epro_etl.register_form(name text, definition jsonb, version text DEFAULT NULL) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    current epro_etl.form;
+    given text := register_form.version;
+BEGIN
+    IF register_form.name IS NULL OR register_form.definition IS NULL THEN
+        RAISE EXCEPTION 'name and definition must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    -- two sessions must not both make the next version
+    PERFORM pg_advisory_xact_lock(hashtextextended('epro_etl.form ' || register_form.name, 0));
+    SELECT * INTO current FROM epro_etl.form f WHERE f.name = register_form.name ORDER BY f.form_id DESC LIMIT 1;
+    IF current.definition = register_form.definition AND coalesce(given, current.version) = current.version THEN
+        RETURN current.version;
+    END IF;
+    IF given IS NULL THEN
+        SELECT (count(*) + 1)::text INTO given FROM epro_etl.form f WHERE f.name = register_form.name;
+    END IF;
+    IF EXISTS (SELECT FROM epro_etl.form f WHERE f.name = register_form.name AND f.version = given) THEN
+        RAISE EXCEPTION 'form "%" already has a version "%" with another definition', register_form.name, given
+            USING ERRCODE = 'duplicate_object', HINT = 'Give the new definition a version of its own.';
+    END IF;
+    INSERT INTO epro_etl.form (name, version, definition) VALUES (register_form.name, given, register_form.definition);
+    PERFORM epro_etl.compile_form(register_form.name);
+    RETURN given;
+END $$;
+COMMENT ON FUNCTION epro_etl.register_form(text, jsonb, text) IS
+    'Registers a JSON Schema (2020-12) as a form''s new current version and returns the version; an unsupported keyword is refused with its JSON Pointer';
+
+CREATE FUNCTION epro_etl.add_edit_check(form text, check_name text, expression text, severity text DEFAULT 'error',
+                                        condition text DEFAULT NULL, message text DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF form IS NULL OR add_edit_check.check_name IS NULL OR add_edit_check.expression IS NULL THEN
+        RAISE EXCEPTION 'form, check_name and expression must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF coalesce(add_edit_check.severity, '') NOT IN ('error', 'warning', 'information') THEN
+        RAISE EXCEPTION 'unknown severity "%"', add_edit_check.severity
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning and information.';
+    END IF;
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = add_edit_check.form AND c.check_name = add_edit_check.check_name AND c.removed_at IS NULL;
+    INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
+        VALUES (add_edit_check.form, add_edit_check.check_name, add_edit_check.expression, add_edit_check.severity,
+                add_edit_check.condition, add_edit_check.message);
+    PERFORM epro_etl.compile_form(add_edit_check.form);
+END $$;
+COMMENT ON FUNCTION epro_etl.add_edit_check(text, text, text, text, text, text) IS
+    'Adds an edit check, an SQL boolean expression over the items of a form, or replaces the one of that name';
+
+CREATE FUNCTION epro_etl.remove_edit_check(form text, check_name text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = remove_edit_check.form AND c.check_name = remove_edit_check.check_name AND c.removed_at IS NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'form "%" has no edit check "%"', form, check_name
+            USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.edit_check.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check; runs of the past keep naming it';
+
+CREATE FUNCTION epro_etl.set_deid(form text, path text, method text, params jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    item jsonb;
+    unjudged text;
+BEGIN
+    IF form IS NULL OR set_deid.path IS NULL OR set_deid.method IS NULL OR set_deid.params IS NULL THEN
+        RAISE EXCEPTION 'form, path, method and params must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    UPDATE epro_etl.deid_rule d SET removed_at = now(), removed_by = session_user
+        WHERE d.form = set_deid.form AND d.path = set_deid.path AND d.removed_at IS NULL;
+    INSERT INTO epro_etl.deid_rule (form, path, method, params)
+        VALUES (set_deid.form, set_deid.path, set_deid.method, set_deid.params);
+    PERFORM epro_etl.compile_form(set_deid.form);
+
+    -- what is taken out cannot be judged: say which keywords that silences
+    IF set_deid.method <> 'keep' THEN
+        SELECT f.definition #> (SELECT array_agg(k ORDER BY n, half)
+                                FROM unnest(string_to_array(substr(set_deid.path, 2), '/')) WITH ORDINALITY AS s (step, n),
+                                     LATERAL (VALUES (1, 'properties'), (2, replace(replace(step, '~1', '/'), '~0', '~'))) AS h (half, k))
+            INTO item FROM epro_etl.form f WHERE f.name = set_deid.form ORDER BY f.form_id DESC LIMIT 1;
+        SELECT string_agg(key, ', ' ORDER BY key) INTO unjudged FROM jsonb_object_keys(item) AS key
+            WHERE key IN ('enum', 'const', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum',
+                          'minLength', 'maxLength', 'pattern');
+        IF unjudged IS NOT NULL THEN
+            RAISE NOTICE 'keywords of item "%" that are not judged any more: %', path, unjudged
+                USING DETAIL = 'De-identification comes before validation.';
+        END IF;
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.set_deid(text, text, text, jsonb) IS
+    'Sets the de-identification method of an item (by JSON Pointer): keep, remove, redact, or generalize with {"to": "age"}';
+
+CREATE FUNCTION epro_etl.create_pipeline(name text, source regclass, columns jsonb DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    roles constant text[] := '{id,study,form,subject,visit,authored,payload}';
+    mapped jsonb := '{}';
+    role text;
+    given jsonb;
+BEGIN
+    IF create_pipeline.name IS NULL OR create_pipeline.source IS NULL THEN
+        RAISE EXCEPTION 'name and source must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF EXISTS (SELECT FROM epro_etl.pipeline p WHERE p.name = create_pipeline.name) THEN
+        RAISE EXCEPTION 'pipeline "%" already exists', create_pipeline.name
+            USING ERRCODE = 'duplicate_object', HINT = 'Drop it with epro_etl.drop_pipeline() or choose another name.';
+    END IF;
+    IF coalesce(create_pipeline.options, '{}') <> '{}' THEN
+        RAISE EXCEPTION 'unknown pipeline option' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'This version has no pipeline options; see the settings epro_etl.workers and epro_etl.batch_size.';
+    END IF;
+    FOR role IN SELECT jsonb_object_keys(coalesce(create_pipeline.columns, '{}')) LOOP
+        IF role <> ALL (roles) THEN
+            RAISE EXCEPTION 'unknown role "%" in columns', role USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'The roles are id, study, form, subject, visit, authored and payload.';
+        END IF;
+    END LOOP;
+    FOREACH role IN ARRAY roles LOOP
+        given := create_pipeline.columns -> role;
+        IF given IS NULL AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = create_pipeline.source
+                                       AND a.attname = role AND a.attnum > 0 AND NOT a.attisdropped) THEN
+            given := to_jsonb(role);
+        END IF;
+        IF given IS NULL AND role NOT IN ('visit', 'authored') THEN
+            RAISE EXCEPTION 'source "%" has no column for the role "%"', create_pipeline.source, role
+                USING ERRCODE = 'undefined_column',
+                      HINT = format('Name it with columns => ''{"%s": "your_column"}''%s.', role,
+                                    CASE WHEN role IN ('study', 'form')
+                                         THEN format(' or give a constant: ''{"%s": {"value": "..."}}''', role) ELSE '' END);
+        END IF;
+        IF jsonb_typeof(given) = 'object' AND
+           (role NOT IN ('study', 'form', 'visit') OR jsonb_typeof(given -> 'value') IS DISTINCT FROM 'string') THEN
+            RAISE EXCEPTION 'role "%" cannot be that constant', role USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'study, form and visit may be constants: {"study": {"value": "ST01"}}.';
+        END IF;
+        IF given IS NOT NULL THEN
+            mapped := mapped || jsonb_build_object(role, given);
+        END IF;
+    END LOOP;
+    INSERT INTO epro_etl.pipeline (name, source, columns) VALUES (create_pipeline.name, create_pipeline.source, mapped);
+    PERFORM epro_etl.compile_pipeline(create_pipeline.name);
+END $$;
+COMMENT ON FUNCTION epro_etl.create_pipeline(text, regclass, jsonb, jsonb) IS
+    'Creates a pipeline over a staging table; columns maps the roles id, study, form, subject, visit, authored and payload to columns or constants';
+
+CREATE FUNCTION epro_etl.drop_pipeline(name text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM epro_etl.pipeline p WHERE p.name = drop_pipeline.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'pipeline "%" does not exist', name
+            USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.pipeline.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.drop_pipeline(text) IS
+    'Drops a pipeline and its list of sinks; source, sinks, ledger and quarantine stay as they are';
+
+CREATE FUNCTION epro_etl.add_sink(pipeline text, form text, target regclass, shape text DEFAULT 'wide',
+                                  columns jsonb DEFAULT NULL, condition text DEFAULT NULL,
+                                  on_duplicate text DEFAULT 'reject') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    pipe bigint;
+BEGIN
+    SELECT p.pipeline_id INTO pipe FROM epro_etl.pipeline p WHERE p.name = pipeline;
+    IF pipe IS NULL THEN
+        RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
+            USING ERRCODE = 'undefined_object', HINT = 'Make it with epro_etl.create_pipeline().';
+    END IF;
+    IF NOT EXISTS (SELECT FROM epro_etl.form f WHERE f.name = add_sink.form) THEN
+        RAISE EXCEPTION 'form "%" does not exist', add_sink.form
+            USING ERRCODE = 'undefined_object', HINT = 'Register it with epro_etl.register_form().';
+    END IF;
+    IF target IS NULL THEN
+        RAISE EXCEPTION 'target must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF add_sink.shape IS DISTINCT FROM 'wide' THEN
+        RAISE EXCEPTION 'sinks of shape "%" are not supported', add_sink.shape
+            USING ERRCODE = 'feature_not_supported', HINT = 'This version loads wide sinks: a row a response.';
+    END IF;
+    IF add_sink.on_duplicate IS DISTINCT FROM 'reject' THEN
+        RAISE EXCEPTION 'on_duplicate "%" is not supported', add_sink.on_duplicate
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'This version rejects a response whose key a sink already holds, and counts it as duplicate.';
+    END IF;
+    IF add_sink.columns IS NOT NULL AND jsonb_typeof(add_sink.columns) <> 'object' THEN
+        RAISE EXCEPTION 'columns must be an object: {"column": "item"}' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, condition, on_duplicate)
+        VALUES (pipe, add_sink.form, add_sink.target, add_sink.shape, add_sink.columns, add_sink.condition,
+                add_sink.on_duplicate);
+    PERFORM epro_etl.compile_pipeline(pipeline);
+END $$;
+COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text) IS
+    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}';
+
+CREATE FUNCTION epro_etl.create_sink(pipeline text, form text, target text, shape text DEFAULT 'wide') RETURNS regclass
+    LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    own constant text[] := '{study,subject_key,form,form_version,visit,authored,source_id,run_id,loaded_at}';
+    parts text[] := pg_catalog.parse_ident(target);
+    quoted text;
+    id_type text;
+    list text;
+    mapping jsonb;
+    made regclass;
+BEGIN
+    SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p), '.' ORDER BY n) INTO quoted
+        FROM pg_catalog.unnest(parts) WITH ORDINALITY AS u (p, n);
+    SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) INTO id_type
+        FROM epro_etl.pipeline p
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = p.source AND a.attname = (p.columns ->> 'id')
+        WHERE p.name = create_sink.pipeline;
+    IF id_type IS NULL THEN
+        RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
+            USING ERRCODE = 'undefined_object', HINT = 'Make it with epro_etl.create_pipeline().';
+    END IF;
+
+    -- an item takes its own name, folded as SQL folds it, unless that is taken
+    SELECT pg_catalog.string_agg(pg_catalog.format(', %I %s', c.column_name, c.type), '' ORDER BY c.n),
+           pg_catalog.jsonb_object_agg(c.column_name, c.item)
+        INTO list, mapping
+        FROM (SELECT i.item, i.type, i.n,
+                     CASE WHEN i.folded = ANY (own) OR pg_catalog.count(*) OVER (PARTITION BY i.folded) > 1
+                            OR pg_catalog.octet_length(i.folded) > 63
+                          THEN 'item_' || i.n ELSE i.folded END AS column_name
+              FROM (SELECT f.name AS item, f.type::text AS type, f.n,
+                           pg_catalog.lower(pg_catalog.replace(f.name, '.', '_')) AS folded
+                    FROM epro_etl.form_items(create_sink.form) WITH ORDINALITY AS f (name, location, type, required, deidentify, n)
+                    WHERE f.deidentify <> 'remove') i) c;
+
+    EXECUTE pg_catalog.format('CREATE TABLE %s (source_id %s PRIMARY KEY, study text, subject_key text NOT NULL,'
+        ' form text NOT NULL, form_version text NOT NULL, visit text, authored timestamptz%s,'
+        ' run_id bigint NOT NULL, loaded_at timestamptz NOT NULL)', quoted, id_type, list);
+    made := quoted::regclass;
+    PERFORM epro_etl.add_sink(create_sink.pipeline, create_sink.form, made, create_sink.shape, mapping);
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION epro_etl.create_sink(text, text, text, text) IS
+    'Creates a typed wide table from a form, a column an item, and adds it as a sink; removed items get no column';
+
+CREATE FUNCTION epro_etl.cancel_run(run_id bigint) RETURNS boolean
+    LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(bool_or(pg_cancel_backend(k.pid)), false) FROM pg_locks k
+    WHERE k.locktype = 'advisory' AND k.objsubid = 3
+      AND k.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+      AND k.classid::bigint = cancel_run.run_id >> 32 AND k.objid::bigint = cancel_run.run_id & 4294967295
+      AND k.mode = 'ShareLock' AND k.granted;
+$$;
+COMMENT ON FUNCTION epro_etl.cancel_run(bigint) IS
+    'Cancels a run that is going on; true if there was a worker to cancel; what was committed stays';
+
+CREATE FUNCTION epro_etl.requeue(pipeline text, run_id bigint DEFAULT NULL, source_ids text[] DEFAULT NULL,
+                                 rule text DEFAULT NULL) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    source regclass;
+    names text;
+    reads text;
+    moved bigint;
+BEGIN
+    SELECT p.source INTO source FROM epro_etl.pipeline p WHERE p.name = requeue.pipeline;
+    IF source IS NULL THEN
+        RAISE EXCEPTION 'pipeline "%" does not exist', requeue.pipeline
+            USING ERRCODE = 'undefined_object', HINT = 'Make it with epro_etl.create_pipeline().';
+    END IF;
+    SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
+           string_agg(CASE WHEN a.atttypid = 'jsonb'::regtype THEN format('q.original -> %L', a.attname)
+                           ELSE format('(q.original ->> %L)::%s', a.attname, format_type(a.atttypid, a.atttypmod)) END,
+                      ', ' ORDER BY a.attnum)
+        INTO names, reads
+        FROM pg_attribute a
+        WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+    EXECUTE format(
+        'WITH q AS (DELETE FROM epro_etl.quarantine q WHERE q.pipeline = $1'
+        ' AND ($2 IS NULL OR q.run_id = $2) AND ($3 IS NULL OR q.source_id = ANY ($3))'
+        ' AND ($4 IS NULL OR EXISTS (SELECT FROM epro_etl.finding f WHERE f.run_id = q.run_id'
+        '      AND f.source_id = q.source_id AND f.rule = $4)) RETURNING q.*),'
+        ' k AS (INSERT INTO epro_etl.requeued AS r (pipeline, source_id, first_try, tries)'
+        '      SELECT DISTINCT ON (q.source_id) q.pipeline, q.source_id, q.first_try, q.tries FROM q'
+        '      WHERE q.source_id IS NOT NULL ORDER BY q.source_id, q.quarantine_id DESC'
+        '      ON CONFLICT (pipeline, source_id) DO UPDATE SET tries = excluded.tries)'
+        ' INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM q',
+        source, names, reads)
+        USING requeue.pipeline, requeue.run_id, requeue.source_ids, requeue.rule;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    RETURN moved;
+END $$;
+COMMENT ON FUNCTION epro_etl.requeue(text, bigint, text[], text) IS
+    'Puts quarantined responses, as they are there now, back into staging: all of a pipeline, or of a run, by source_id, or by rule';
+
+CREATE FUNCTION epro_etl.reconcile(run_id bigint, OUT measure text, OUT ledger bigint, OUT relations bigint, OUT agrees boolean)
+    RETURNS SETOF record
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    r record;
+    s record;
+    rows bigint;
+    total bigint := 0;
+BEGIN
+    SELECT h.* INTO r FROM epro_etl.run_history h WHERE h.run_id = reconcile.run_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'run % does not exist', run_id USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.run_history.';
+    END IF;
+    measure := 'claimed = loaded + rejected + duplicate + deferred';
+    ledger := r.claimed;
+    relations := r.loaded + r.rejected + r.duplicate + r.deferred;
+    agrees := ledger = relations;
+    RETURN NEXT;
+
+    -- a response is in all sinks of its form that have no condition: count one
+    FOR s IN SELECT DISTINCT ON (k.form) k.target, k.columns,
+                    (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = k.target AND NOT a.attisdropped
+                       AND coalesce(k.columns ->> a.attname::text, a.attname) = 'run_id' LIMIT 1) AS run_column
+             FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
+             WHERE p.name = r.pipeline AND k.condition IS NULL ORDER BY k.form, k.sink_id LOOP
+        IF s.run_column IS NULL THEN
+            total := NULL;
+            EXIT;
+        END IF;
+        EXECUTE format('SELECT count(*) FROM %s WHERE %I = $1', s.target, s.run_column) INTO rows USING reconcile.run_id;
+        total := total + rows;
+    END LOOP;
+    measure := 'loaded = rows in sinks';
+    ledger := CASE WHEN r.dry_run THEN 0 ELSE r.loaded END;
+    relations := total;
+    agrees := ledger = relations;
+    RETURN NEXT;
+
+    measure := 'rejected + duplicate = rows in quarantine';
+    ledger := CASE WHEN r.dry_run THEN 0 ELSE r.rejected + r.duplicate END;
+    SELECT count(*) INTO relations FROM epro_etl.quarantine q WHERE q.run_id = reconcile.run_id;
+    agrees := ledger = relations;
+    RETURN NEXT;
+END $$;
+COMMENT ON FUNCTION epro_etl.reconcile(bigint) IS
+    'Compares a run''s ledger with itself and with the tables as they are now; rows requeued or deleted since are missing there';
+
+COMMENT ON FUNCTION epro_etl.wait_run(bigint, interval) IS
+    'Waits for a run and returns its row; when the timeout is over, as it stands, with status running';
+
+--
+-- Privileges: nothing for PUBLIC; see "Roles" in README.md for what to grant
+--
+REVOKE ALL ON ALL TABLES IN SCHEMA epro_etl FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA epro_etl FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC;
+
+--
+-- pg_dump keeps configuration, ledger, findings and quarantine
+--
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline_pipeline_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine_quarantine_id_seq', '');

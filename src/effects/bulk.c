@@ -1,0 +1,94 @@
+/*
+ * bulk.c
+ *		Many rows into one plain relation: multi-insert, then the indexes.
+ *
+ * This is what COPY does.  It is open to a relation for which the executor
+ * would do nothing else: no triggers (so no foreign keys), no rules, no row
+ * security, no generated columns, no partitions.  Every other relation takes
+ * the executor's road in store.c, with the same result.
+ *
+ * Privileges are not looked at here: the callers have done so.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "effects/effects.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+
+/* May rows be inserted into it this way, for that user? */
+bool
+bulk_suits(Relation relation, Oid user)
+{
+	TupleDesc	shape = RelationGetDescr(relation);
+
+	return relation->rd_rel->relkind == RELKIND_RELATION &&
+		!relation->rd_rel->relispartition &&
+		!relation->rd_rel->relhasrules &&
+		relation->trigdesc == NULL &&
+		(shape->constr == NULL || !shape->constr->has_generated_stored) &&
+		check_enable_rls(RelationGetRelid(relation), user, true) != RLS_ENABLED;
+}
+
+/*
+ * Inserts n tuples.  Raises the error of the first row that a constraint
+ * refuses, with *at its number; *at is -1 where the row is not known.  Must
+ * run in a subtransaction if the error is to be survived.
+ */
+void
+bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "epro_etl bulk insert",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
+	BulkInsertState bulk = GetBulkInsertState();
+	bool		has_constraints = RelationGetDescr(relation)->constr != NULL;
+
+	InitResultRelInfo(target, relation, 0, NULL, 0);
+	ExecOpenIndices(target, false);
+
+	for (int i = 0; i < n; i++)
+	{
+		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(relation), &TTSOpsHeapTuple);
+		ExecStoreHeapTuple(tuples[i], slots[i], false);
+		if (has_constraints)
+		{
+			*at = i;
+			ExecConstraints(target, slots[i], estate);
+			ResetPerTupleExprContext(estate);
+		}
+	}
+
+	*at = -1;
+	table_multi_insert(relation, slots, n, GetCurrentCommandId(true), 0, bulk);
+	FreeBulkInsertState(bulk);
+
+	if (target->ri_NumIndices > 0)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			*at = i;
+			slots[i]->tts_tableOid = RelationGetRelid(relation);
+			epro_insert_index_tuples(target, slots[i], estate);
+			ResetPerTupleExprContext(estate);
+		}
+	}
+	*at = -1;
+
+	ExecCloseIndices(target);
+	for (int i = 0; i < n; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	FreeExecutorState(estate);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+}

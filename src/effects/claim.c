@@ -1,0 +1,742 @@
+/*
+ * claim.c
+ *		The only reader of the source: block ranges, and SKIP LOCKED inside.
+ *
+ * Claimers that each rescan from the head with LIMIT n FOR UPDATE SKIP LOCKED
+ * walk every dead and every locked row again, which is quadratic over a drain.
+ * Here a counter shared by the run's workers hands out ranges of blocks, as a
+ * parallel sequential scan does, and every block is read once.
+ *
+ * A row is claimed by deleting it without waiting: the delete is what leaves
+ * staging, and it fails at once where another session has locked, changed or
+ * claimed the row, which is what SKIP LOCKED means.  So a claim costs one
+ * tuple write, and everything that follows in the same transaction (arrival,
+ * quarantine, ledger) commits with it or not at all.  Two runs over one source
+ * need nothing else to share the work.
+ *
+ * The direct road needs a plain table without triggers and row security.  Any
+ * other table is claimed by an SQL DELETE over the same block range, so that
+ * its triggers fire and its policies hold.
+ *
+ * Locking: RowExclusiveLock on the source for the transaction of the chunk; no
+ * lock of our own.  Position and ranges are private to the process; only
+ * BlockRanges.next is shared, and atomic.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "effects/effects.h"
+#include "miscadmin.h"
+#include "parser/parse_relation.h"
+#include "storage/bufmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "words/errors.h"
+
+const char *const role_name[ROLE_COUNT] = {
+	[ROLE_ID] = "id",
+	[ROLE_STUDY] = "study",
+	[ROLE_FORM] = "form",
+	[ROLE_SUBJECT] = "subject",
+	[ROLE_VISIT] = "visit",
+	[ROLE_AUTHORED] = "authored",
+	[ROLE_PAYLOAD] = "payload",
+};
+
+/* how the last ranges get smaller: each worker finds this many more */
+#define RAMP_DOWN 8
+
+/* rows of a chunk may hold this much together, whatever their number */
+#define MOST_CHUNK_BYTES (16 * 1024 * 1024)
+
+/* Blocks from start on, up to but not including block end. */
+typedef struct Range
+{
+	ItemPointerData start;
+	BlockNumber end;
+} Range;
+
+struct Claim
+{
+	const Source *source;
+	BlockRanges *ranges;
+	bool		keep;			/* a dry run: read, leave in place */
+	MemoryContext memory;		/* what outlives a chunk */
+
+	/* of the chunk at hand */
+	Relation	relation;
+	TupleDesc	shape;			/* of the rows handed out */
+	AttrNumber	attnum[ROLE_COUNT];
+	Oid			type[ROLE_COUNT];
+	Oid			output[ROLE_COUNT];
+	bool		direct;
+
+	Range	   *taken;			/* by this chunk: where it began in each */
+	int			ntaken;
+	int			taken_room;
+	Range	   *pending;		/* to be read before new ranges */
+	int			npending;
+	int			pending_room;
+
+	SPIPlanPtr	delete_plan;
+	SPIPlanPtr	read_plan;
+
+	Datum	   *values;
+	bool	   *nulls;
+	HeapTuple	deformed;		/* whose columns values and nulls hold */
+
+	int64		skipped;
+	int64		skipped_chunk;
+	uint64		blocks;
+};
+
+static void open_source(Claim *claim);
+static void settle_roles(Claim *claim, TupleDesc shape);
+static bool next_range(Claim *claim, Range *range);
+static void push_range(Claim *claim, Range **list, int *n, int *room, Range range);
+static int	claim_direct(Claim *claim, int most, HeapTuple *rows);
+static int	claim_by_sql(Claim *claim, int most, HeapTuple *rows);
+static Size row_size(Claim *claim, HeapTuple row);
+static void deform(Claim *claim, HeapTuple row);
+static Span read_text(Claim *claim, Role role);
+static void push_column(JsonbParseState **state, Oid type, Datum value);
+
+/* Starts handing out ranges over nblocks blocks to nworkers workers. */
+void
+ranges_init(BlockRanges *ranges, BlockNumber nblocks, int nworkers)
+{
+	pg_atomic_init_u64(&ranges->next, 0);
+	ranges->nblocks = nblocks;
+	ranges->nworkers = Max(nworkers, 1);
+}
+
+/*
+ * Checks that the source can be read and emptied by the current user, and has
+ * the pipeline's columns.  Raises an error that names what to do.
+ */
+void
+source_check(const Source *source)
+{
+	Relation	relation = try_relation_open(source->relid, AccessShareLock);
+	AclResult	may;
+
+	if (relation == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the source of the pipeline does not exist any more"),
+				 errhint("Create the pipeline anew with epro_etl.create_pipeline().")));
+	if (relation->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("source \"%s\" is not a table", RelationGetRelationName(relation)),
+				 errhint("Stage the responses in a plain table.")));
+
+	may = pg_class_aclcheck(source->relid, GetUserId(), ACL_SELECT);
+	if (may == ACLCHECK_OK)
+		may = pg_class_aclcheck(source->relid, GetUserId(), ACL_DELETE);
+	if (may != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for source \"%s\"", RelationGetRelationName(relation)),
+				 errhint("A run needs SELECT and DELETE on its source.")));
+
+	for (int role = 0; role < ROLE_COUNT; role++)
+	{
+		AttrNumber	attnum;
+		Oid			type;
+
+		if (source->column[role] == NULL)
+			continue;
+		attnum = get_attnum(source->relid, source->column[role]);
+		if (attnum <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("source \"%s\" has no column \"%s\" for the role \"%s\"",
+							RelationGetRelationName(relation), source->column[role],
+							role_name[role]),
+					 errhint("The source was altered: create the pipeline anew, or give the column its name back.")));
+		type = getBaseType(get_atttype(source->relid, attnum));
+		if (role == ROLE_PAYLOAD && type != JSONBOID && type != JSONOID && type != TEXTOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("payload column \"%s\" is of type %s",
+							source->column[role], format_type_be(type)),
+					 errhint("A payload is jsonb, json or text.")));
+		if (role == ROLE_AUTHORED && type != TIMESTAMPTZOID && type != TIMESTAMPOID &&
+			type != DATEOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("authored column \"%s\" is of type %s",
+							source->column[role], format_type_be(type)),
+					 errhint("The time of authoring is timestamptz, timestamp or date.")));
+	}
+	relation_close(relation, AccessShareLock);
+}
+
+/*
+ * Counts what is in the source, as the current user sees it now.  Reads the
+ * whole table: for a run that stopped before it had seen everything.
+ */
+int64
+source_rows(const Source *source)
+{
+	int64		rows = 0;
+	bool		isnull;
+	char	   *name;
+
+	if (get_rel_name(source->relid) == NULL)
+		return 0;
+	name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(source->relid)),
+									  get_rel_name(source->relid));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM ONLY %s", name), false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not count the source");
+	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return rows;
+}
+
+/* Makes a claim in the current memory context, which must outlive it. */
+Claim *
+claim_create(const Source *source, BlockRanges *ranges, bool keep)
+{
+	Claim	   *claim = palloc0(sizeof(Claim));
+
+	claim->source = source;
+	claim->ranges = ranges;
+	claim->keep = keep;
+	claim->memory = CurrentMemoryContext;
+	return claim;
+}
+
+/*
+ * Claims up to most rows in the current transaction and copies them, into the
+ * current memory context.  Returns their number: 0 when all ranges are done.
+ * The array needs room for most + CLAIM_SLACK rows: the SQL road takes whole
+ * ranges.
+ */
+int
+claim_chunk(Claim *claim, int most, HeapTuple *rows)
+{
+	int			n;
+
+	claim->ntaken = 0;
+	claim->skipped_chunk = 0;
+	claim->deformed = NULL;
+	open_source(claim);
+	n = claim->direct ? claim_direct(claim, most, rows) :
+		claim_by_sql(claim, most, rows);
+	table_close(claim->relation, NoLock);
+	claim->relation = NULL;
+	return n;
+}
+
+/* The chunk's transaction was rolled back: its ranges are to be read again. */
+void
+claim_rewind(Claim *claim)
+{
+	claim->npending = 0;
+	for (int i = claim->ntaken - 1; i >= 0; i--)
+		push_range(claim, &claim->pending, &claim->npending,
+				   &claim->pending_room, claim->taken[i]);
+	claim->ntaken = 0;
+	claim->skipped_chunk = 0;
+}
+
+/* The chunk's transaction is final: its skipped rows count. */
+void
+claim_accept(Claim *claim)
+{
+	claim->skipped += claim->skipped_chunk;
+	claim->skipped_chunk = 0;
+}
+
+/* Rows seen and left, because others had locked or changed them. */
+int64
+claim_skipped(const Claim *claim)
+{
+	return claim->skipped;
+}
+
+uint64
+claim_blocks(const Claim *claim)
+{
+	return claim->blocks;
+}
+
+static void
+open_source(Claim *claim)
+{
+	const Source *source = claim->source;
+	MemoryContext caller;
+	int			rls;
+
+	claim->relation = try_relation_open(source->relid, RowExclusiveLock);
+	if (claim->relation == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the source of the pipeline was dropped during the run")));
+
+	rls = check_enable_rls(source->relid, InvalidOid, true);
+	claim->direct = claim->relation->trigdesc == NULL &&
+		!claim->relation->rd_rel->relhasrules && rls != RLS_ENABLED;
+
+	caller = MemoryContextSwitchTo(claim->memory);
+	if (claim->shape != NULL && claim->direct &&
+		!equalTupleDescs(claim->shape, RelationGetDescr(claim->relation)))
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+				 errmsg("source \"%s\" was altered during the run",
+						RelationGetRelationName(claim->relation)),
+				 errhint("What was committed stays; run the pipeline again for the rest.")));
+	if (claim->shape == NULL && claim->direct)
+		settle_roles(claim, CreateTupleDescCopyConstr(RelationGetDescr(claim->relation)));
+	MemoryContextSwitchTo(caller);
+}
+
+/* Finds each role's column in the rows' shape; once a run. */
+static void
+settle_roles(Claim *claim, TupleDesc shape)
+{
+	claim->shape = shape;
+	claim->values = palloc0(sizeof(Datum) * shape->natts);
+	claim->nulls = palloc0(sizeof(bool) * shape->natts);
+	for (int role = 0; role < ROLE_COUNT; role++)
+	{
+		const char *name = claim->source->column[role];
+		bool		varlena;
+
+		claim->attnum[role] = InvalidAttrNumber;
+		for (int i = 0; name != NULL && i < shape->natts; i++)
+		{
+			Form_pg_attribute column = TupleDescAttr(shape, i);
+
+			if (column->attisdropped || strcmp(NameStr(column->attname), name) != 0)
+				continue;
+			claim->attnum[role] = (AttrNumber) (i + 1);
+			claim->type[role] = getBaseType(column->atttypid);
+			getTypeOutputInfo(column->atttypid, &claim->output[role], &varlena);
+		}
+		if (name != NULL && claim->attnum[role] == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the source has no column \"%s\" any more", name)));
+	}
+}
+
+/*
+ * Takes the next range: one left over, or a new one.  Ranges get smaller at
+ * the end, so that the workers finish together.
+ */
+static bool
+next_range(Claim *claim, Range *range)
+{
+	BlockRanges *ranges = claim->ranges;
+	uint64		at = pg_atomic_read_u64(&ranges->next);
+	uint64		size;
+
+	if (claim->npending > 0)
+	{
+		*range = claim->pending[--claim->npending];
+		return true;
+	}
+	if (at >= ranges->nblocks)
+		return false;
+	size = (ranges->nblocks - at) / ((uint64) ranges->nworkers * RAMP_DOWN);
+	size = Min(Max(size, 1), MOST_BLOCKS);
+	at = pg_atomic_fetch_add_u64(&ranges->next, size);
+	if (at >= ranges->nblocks)
+		return false;
+	ItemPointerSet(&range->start, (BlockNumber) at, FirstOffsetNumber);
+	range->end = (BlockNumber) Min(at + size, ranges->nblocks);
+	claim->blocks += range->end - (BlockNumber) at;
+	return true;
+}
+
+static void
+push_range(Claim *claim, Range **list, int *n, int *room, Range range)
+{
+	if (*n >= *room)
+	{
+		*room = Max(16, *room * 2);
+		*list = *list ? repalloc(*list, sizeof(Range) * *room) :
+			MemoryContextAlloc(claim->memory, sizeof(Range) * *room);
+	}
+	(*list)[(*n)++] = range;
+}
+
+static int
+claim_direct(Claim *claim, int most, HeapTuple *rows)
+{
+	Relation	relation = claim->relation;
+	Snapshot	snapshot = GetActiveSnapshot();
+	TupleTableSlot *slot = table_slot_create(relation, NULL);
+	Size		bytes = 0;
+	int			n = 0;
+	Range		range;
+
+	while (n < most && bytes < MOST_CHUNK_BYTES && next_range(claim, &range))
+	{
+		TableScanDesc scan;
+		ItemPointerData last;
+		bool		drained = false;
+
+		push_range(claim, &claim->taken, &claim->ntaken, &claim->taken_room, range);
+		ItemPointerSet(&last, range.end - 1, MaxOffsetNumber);
+		scan = table_beginscan_tidrange(relation, snapshot, &range.start, &last);
+		while (n < most && bytes < MOST_CHUNK_BYTES)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
+			{
+				drained = true;
+				break;
+			}
+			range.start = slot->tts_tid;
+			ItemPointerSetOffsetNumber(&range.start,
+									   OffsetNumberNext(ItemPointerGetOffsetNumber(&slot->tts_tid)));
+			if (!claim->keep)
+			{
+				TM_FailureData failure;
+
+				if (table_tuple_delete(relation, &slot->tts_tid,
+									   GetCurrentCommandId(true), snapshot,
+									   InvalidSnapshot, false, &failure,
+									   false) != TM_Ok)
+				{
+					claim->skipped_chunk++;
+					continue;
+				}
+			}
+			rows[n] = ExecCopySlotHeapTuple(slot);
+			bytes += row_size(claim, rows[n]);
+			n++;
+		}
+		ExecClearTuple(slot);
+		table_endscan(scan);
+		if (!drained)
+			push_range(claim, &claim->pending, &claim->npending,
+					   &claim->pending_room, range);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return n;
+}
+
+/*
+ * The same by SQL, a range at a time: as many rows as the range has, which a
+ * range of few blocks keeps near the chunk's size.
+ */
+static int
+claim_by_sql(Claim *claim, int most, HeapTuple *rows)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	Oid			types[2] = {TIDOID, TIDOID};
+	int			n = 0;
+	Range		range;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (claim->read_plan == NULL)
+	{
+		const char *name = claim->source->name;
+
+		claim->read_plan = SPI_prepare(psprintf("SELECT s.* FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.>=) $1 "
+												"AND s.ctid OPERATOR(pg_catalog.<) $2", name),
+									   2, types);
+		claim->delete_plan = SPI_prepare(psprintf("DELETE FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+												  "SELECT c.ctid FROM ONLY %s c WHERE c.ctid OPERATOR(pg_catalog.>=) $1 "
+												  "AND c.ctid OPERATOR(pg_catalog.<) $2 FOR UPDATE SKIP LOCKED)) RETURNING s.*",
+												  name, name), 2, types);
+		if (claim->read_plan == NULL || claim->delete_plan == NULL ||
+			SPI_keepplan(claim->read_plan) != 0 || SPI_keepplan(claim->delete_plan) != 0)
+			elog(ERROR, "could not prepare the claim: %s",
+				 SPI_result_code_string(SPI_result));
+	}
+
+	while (n < most && next_range(claim, &range))
+	{
+		ItemPointerData end;
+		Datum		arguments[2];
+		uint64		seen;
+		uint64		got;
+
+		CHECK_FOR_INTERRUPTS();
+		push_range(claim, &claim->taken, &claim->ntaken, &claim->taken_room, range);
+		ItemPointerSet(&end, range.end, 0);
+		arguments[0] = PointerGetDatum(&range.start);
+		arguments[1] = PointerGetDatum(&end);
+
+		if (SPI_execute_plan(claim->read_plan, arguments, NULL, false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read the source");
+		seen = SPI_processed;
+		if (claim->keep)
+			got = seen;
+		else
+		{
+			SPI_freetuptable(SPI_tuptable);
+			if (SPI_execute_plan(claim->delete_plan, arguments, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
+				elog(ERROR, "could not claim rows of the source");
+			got = SPI_processed;
+		}
+		claim->skipped_chunk += (int64) (seen - Min(seen, got));
+
+		if (claim->shape == NULL)
+		{
+			MemoryContext caller = MemoryContextSwitchTo(claim->memory);
+
+			settle_roles(claim, CreateTupleDescCopy(SPI_tuptable->tupdesc));
+			MemoryContextSwitchTo(caller);
+		}
+		for (uint64 i = 0; i < got; i++)
+		{
+			MemoryContext caller;
+
+			if (n >= most + CLAIM_SLACK)
+				elog(ERROR, "a range of blocks holds more rows than it can");
+			caller = MemoryContextSwitchTo(memory);
+			rows[n++] = heap_copytuple(SPI_tuptable->vals[i]);
+			MemoryContextSwitchTo(caller);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_finish();
+	return n;
+}
+
+/* Reads a claimed row's roles.  Texts may point into the row. */
+void
+claim_read(Claim *claim, HeapTuple row, Response *response)
+{
+	int			payload = claim->attnum[ROLE_PAYLOAD] - 1;
+	int			authored = claim->attnum[ROLE_AUTHORED] - 1;
+
+	deform(claim, row);
+	response->source_id = read_text(claim, ROLE_ID);
+	response->study = read_text(claim, ROLE_STUDY);
+	response->form_name = read_text(claim, ROLE_FORM);
+	response->subject = read_text(claim, ROLE_SUBJECT);
+	response->visit = read_text(claim, ROLE_VISIT);
+
+	response->authored_isnull = authored < 0 || claim->nulls[authored];
+	if (!response->authored_isnull)
+	{
+		Datum		given = claim->values[authored];
+
+		if (claim->type[ROLE_AUTHORED] == TIMESTAMPOID)
+			given = DirectFunctionCall1(timestamp_timestamptz, given);
+		else if (claim->type[ROLE_AUTHORED] == DATEOID)
+			given = DirectFunctionCall1(date_timestamptz, given);
+		response->authored = DatumGetTimestampTz(given);
+	}
+
+	response->payload_kind = PAYLOAD_NULL;
+	if (!claim->nulls[payload])
+	{
+		struct varlena *whole;
+
+		if (claim->type[ROLE_PAYLOAD] == JSONBOID)
+		{
+			/* jsonb is read in place, and needs its alignment */
+			whole = PG_DETOAST_DATUM(claim->values[payload]);
+			response->payload_kind = PAYLOAD_JSONB;
+			response->payload.data = (const char *) whole;
+			response->payload.len = (int) VARSIZE(whole);
+		}
+		else
+		{
+			whole = PG_DETOAST_DATUM_PACKED(claim->values[payload]);
+			response->payload_kind = PAYLOAD_TEXT;
+			response->payload.data = VARDATA_ANY(whole);
+			response->payload.len = (int) VARSIZE_ANY_EXHDR(whole);
+		}
+	}
+}
+
+/* The id of a claimed row, in its own type. */
+Datum
+claim_id(Claim *claim, HeapTuple row, Oid *type, bool *isnull)
+{
+	int			column = claim->attnum[ROLE_ID] - 1;
+
+	deform(claim, row);
+	*type = claim->type[ROLE_ID];
+	*isnull = claim->nulls[column];
+	return claim->values[column];
+}
+
+/*
+ * The whole row as quarantine keeps it: an object of its columns.  A column
+ * that is NULL is left out, so that null stands for a jsonb null.  A json
+ * column is kept as the text it was given as.
+ */
+Jsonb *
+claim_original(Claim *claim, HeapTuple row)
+{
+	JsonbParseState *state = NULL;
+	TupleDesc	shape = claim->shape;
+
+	deform(claim, row);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < shape->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(shape, i);
+		JsonbValue	key;
+
+		if (column->attisdropped || claim->nulls[i])
+			continue;
+		key.type = jbvString;
+		key.val.string.val = NameStr(column->attname);
+		key.val.string.len = strlen(NameStr(column->attname));
+		pushJsonbValue(&state, WJB_KEY, &key);
+		push_column(&state, getBaseType(column->atttypid), claim->values[i]);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static void
+push_column(JsonbParseState **state, Oid type, Datum given)
+{
+	JsonbValue	value;
+	char		buffer[MAXDATELEN + 1];
+	Oid			output;
+	bool		varlena;
+
+	switch (type)
+	{
+		case JSONBOID:
+			{
+				Jsonb	   *inner = (Jsonb *) PG_DETOAST_DATUM(given);
+
+				if (JB_ROOT_IS_SCALAR(inner))
+				{
+					JsonbExtractScalar(&inner->root, &value);
+					break;
+				}
+				value.type = jbvBinary;
+				value.val.binary.data = &inner->root;
+				value.val.binary.len = VARSIZE(inner) - VARHDRSZ;
+				break;
+			}
+		case BOOLOID:
+			value.type = jbvBool;
+			value.val.boolean = DatumGetBool(given);
+			break;
+		case INT2OID:
+			value.type = jbvNumeric;
+			value.val.numeric = int64_to_numeric(DatumGetInt16(given));
+			break;
+		case INT4OID:
+			value.type = jbvNumeric;
+			value.val.numeric = int64_to_numeric(DatumGetInt32(given));
+			break;
+		case INT8OID:
+			value.type = jbvNumeric;
+			value.val.numeric = int64_to_numeric(DatumGetInt64(given));
+			break;
+		case DATEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			value.type = jbvString;
+			value.val.string.val = pstrdup(JsonEncodeDateTime(buffer, given, type, NULL));
+			value.val.string.len = strlen(value.val.string.val);
+			break;
+		default:
+			getTypeOutputInfo(type, &output, &varlena);
+			value.type = jbvString;
+			value.val.string.val = OidOutputFunctionCall(output, given);
+			value.val.string.len = strlen(value.val.string.val);
+			break;
+	}
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* What a row will take once its payload is read, wherever that is stored. */
+static Size
+row_size(Claim *claim, HeapTuple row)
+{
+	Size		size = row->t_len;
+
+	if (HeapTupleHasExternal(row))
+	{
+		bool		isnull;
+		Datum		payload = heap_getattr(row, claim->attnum[ROLE_PAYLOAD],
+										   claim->shape, &isnull);
+
+		if (!isnull)
+			size += toast_raw_datum_size(payload);
+	}
+	return size;
+}
+
+static void
+deform(Claim *claim, HeapTuple row)
+{
+	if (claim->deformed == row)
+		return;
+	heap_deform_tuple(row, claim->shape, claim->values, claim->nulls);
+	claim->deformed = row;
+}
+
+static Span
+read_text(Claim *claim, Role role)
+{
+	Span		span = {NULL, 0};
+	int			column = claim->attnum[role] - 1;
+	Datum		value;
+
+	if (column < 0)
+	{
+		if (claim->source->constant[role] != NULL)
+		{
+			span.data = claim->source->constant[role];
+			span.len = strlen(span.data);
+		}
+		return span;
+	}
+	if (claim->nulls[column])
+		return span;
+	value = claim->values[column];
+	switch (claim->type[role])
+	{
+		case TEXTOID:
+		case VARCHAROID:
+			{
+				struct varlena *text = PG_DETOAST_DATUM_PACKED(value);
+
+				span.data = VARDATA_ANY(text);
+				span.len = (int) VARSIZE_ANY_EXHDR(text);
+				return span;
+			}
+		case INT8OID:
+		case INT4OID:
+			{
+				char	   *digits = palloc(MAXINT8LEN + 1);
+
+				span.len = pg_lltoa(claim->type[role] == INT8OID ?
+									DatumGetInt64(value) : DatumGetInt32(value),
+									digits);
+				span.data = digits;
+				return span;
+			}
+	}
+	span.data = OidOutputFunctionCall(claim->output[role], value);
+	span.len = strlen(span.data);
+	return span;
+}

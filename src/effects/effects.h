@@ -1,0 +1,229 @@
+/*
+ * effects.h
+ *		What touches the world: settings, key, source, sinks, ledger, shared
+ *		memory.  One verb a file; none knows the composition.
+ */
+#ifndef EPRO_ETL_EFFECTS_H
+#define EPRO_ETL_EFFECTS_H
+
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/tupdesc.h"
+#include "executor/spi.h"
+#include "port/atomics.h"
+#include "storage/block.h"
+#include "storage/lwlock.h"
+#include "stages/stages.h"
+#include "words/compat.h"
+#include "words/response.h"
+
+/* ---- settings.c ---- */
+extern int	epro_workers;
+extern int	epro_batch_size;
+extern char *epro_key_file;
+
+#define MAX_WORKERS 1024
+#define MAX_BATCH_SIZE 100000
+
+extern void settings_define(void);
+
+/* ---- key.c ---- */
+extern Pseudonymiser *key_load(void);
+
+/* ---- internal.c: acting as the extension's owner, for its own tables ---- */
+typedef struct OwnerScope
+{
+	Oid			user;
+	int			context;
+	int			guc_level;
+} OwnerScope;
+
+extern void owner_begin(OwnerScope *scope);
+extern void owner_end(OwnerScope *scope);
+extern Oid	own_relation(const char *name);
+extern int	pin_search_path(void);
+extern bool error_is_datas(int sqlstate);
+
+/* ---- bulk.c: many rows into one plain relation ---- */
+extern bool bulk_suits(Relation relation, Oid user);
+extern void bulk_insert(Relation relation, HeapTuple *tuples, int n,
+						volatile int *at);
+
+/* ---- claim.c: the only reader of the source ---- */
+typedef enum Role
+{
+	ROLE_ID = 0,
+	ROLE_STUDY,
+	ROLE_FORM,
+	ROLE_SUBJECT,
+	ROLE_VISIT,
+	ROLE_AUTHORED,
+	ROLE_PAYLOAD
+} Role;
+
+#define ROLE_COUNT (ROLE_PAYLOAD + 1)
+
+extern const char *const role_name[ROLE_COUNT];
+
+typedef struct Source
+{
+	Oid			relid;
+	char	   *name;			/* qualified and quoted */
+	char	   *column[ROLE_COUNT]; /* column of a role, or NULL */
+	char	   *constant[ROLE_COUNT];	/* or its constant, or NULL */
+} Source;
+
+/*
+ * Hands out ranges of blocks.  next is shared by all workers of a run and only
+ * ever grows; the rest is immutable once the run has started.
+ */
+typedef struct BlockRanges
+{
+	pg_atomic_uint64 next;
+	BlockNumber nblocks;
+	int			nworkers;
+} BlockRanges;
+
+/* most blocks handed out at once, and the rows that may stand in them */
+#define MOST_BLOCKS 64
+#define CLAIM_SLACK (MOST_BLOCKS * MaxHeapTuplesPerPage)
+
+typedef struct Claim Claim;
+
+extern void source_check(const Source *source);
+extern int64 source_rows(const Source *source);
+extern void ranges_init(BlockRanges *ranges, BlockNumber nblocks, int nworkers);
+extern Claim *claim_create(const Source *source, BlockRanges *ranges,
+						   bool keep);
+extern int	claim_chunk(Claim *claim, int most, HeapTuple *rows);
+extern void claim_rewind(Claim *claim);
+extern void claim_accept(Claim *claim);
+extern void claim_read(Claim *claim, HeapTuple row, Response *response);
+extern Datum claim_id(Claim *claim, HeapTuple row, Oid *type, bool *isnull);
+extern Jsonb *claim_original(Claim *claim, HeapTuple row);
+extern int64 claim_skipped(const Claim *claim);
+extern uint64 claim_blocks(const Claim *claim);
+
+/* ---- store.c: the only writer of sinks ---- */
+typedef struct Sink
+{
+	Oid			relid;
+	char	   *name;			/* qualified and quoted */
+	struct SinkColumn *columns;
+	int			ncolumns;
+	struct SinkDefault *defaults;
+	int			ndefaults;
+	TupleDesc	shape;
+	ExprState  *condition;		/* NULL: every response */
+	bool		direct;			/* multi-insert, not the executor's road */
+	SPIPlanPtr	plan;			/* of the executor's road, or NULL */
+	ExprContext *context;		/* for the defaults */
+	Datum	   *values;			/* scratch, a column of the relation each */
+	bool	   *nulls;
+} Sink;
+
+/* What the store knows about a response besides its answers. */
+typedef struct StoreFacts
+{
+	const CompiledForm *form;
+	int64		run_id;
+	TimestampTz loaded_at;
+	Datum		source_id;
+	Oid			source_id_type;
+	bool		source_id_isnull;
+} StoreFacts;
+
+extern Sink *sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
+					   Oid source_id_type);
+extern HeapTuple sink_form_tuple(Sink *sink, const Response *response,
+								 const StoreFacts *facts, MemoryContext memory);
+extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+
+/* ---- account.c: ledger, findings, quarantine ---- */
+typedef struct Counts
+{
+	int64		claimed;
+	int64		loaded;
+	int64		warned;
+	int64		rejected;
+	int64		duplicate;
+	int64		deferred;
+	int64		skipped;		/* checks not evaluated */
+} Counts;
+
+typedef struct Rejected
+{
+	const char *source_id;
+	const char *form;
+	Jsonb	   *original;
+} Rejected;
+
+typedef struct FoundFor
+{
+	const char *source_id;
+	const char *form;
+	int			first;			/* of the chunk's findings */
+	int			n;
+} FoundFor;
+
+typedef struct RunStart
+{
+	int64		pipeline_id;
+	const char *pipeline;
+	const char *source;
+	const char *reason;
+	bool		dry_run;
+	int			workers;
+	int			batch_size;
+	Oid			session_user;
+	Oid			current_user;
+	TimestampTz started_at;
+} RunStart;
+
+extern int64 account_open_run(const RunStart *start, Jsonb *versions);
+extern void account_open_worker(int64 run_id, int worker);
+extern void account_quarantine(int64 run_id, const char *pipeline,
+							   const Rejected *rejected, int nrejected);
+extern void account_tries(int64 run_id, const char *pipeline);
+extern void account_chunk(int64 run_id, int worker, const Counts *counts,
+						  const FindingList *findings,
+						  const FoundFor *found, int nfound);
+extern void account_close_run(int64 run_id, const char *status, int sqlstate,
+							  const char *message, int worker, int64 chunk,
+							  int64 remaining);
+extern bool account_liveness_hold(int64 run_id);
+extern void account_liveness_wait(int64 run_id);
+extern bool account_is_alive(int64 run_id);
+
+/* ---- progress.c: the live view's place in shared memory ---- */
+typedef enum Phase
+{
+	PHASE_STARTING = 0,
+	PHASE_CLAIMING,
+	PHASE_VALIDATING,
+	PHASE_STORING,
+	PHASE_ACCOUNTING,
+	PHASE_ENDED
+} Phase;
+
+/* Written by the one worker it belongs to, read by anyone: all atomics. */
+typedef struct Progress
+{
+	pg_atomic_uint32 pid;
+	pg_atomic_uint32 phase;
+	pg_atomic_uint64 since;		/* TimestampTz of the phase's start */
+	pg_atomic_uint64 processed;
+	pg_atomic_uint64 excluded;
+	pg_atomic_uint64 blocks;
+	pg_atomic_uint64 chunks;
+} Progress;
+
+extern void progress_phase(Progress *progress, Phase phase);
+extern const char *phase_name(Phase phase);
+extern void registry_request(void);
+extern bool registry_enter(uint32 handle, int64 *place);
+extern void registry_leave(uint32 handle);
+extern int	registry_list(uint32 *handles, int room);
+
+#endif							/* EPRO_ETL_EFFECTS_H */

@@ -1,0 +1,128 @@
+/*
+ * internal.c
+ *		Acting as the extension's owner, on the extension's own tables.
+ *
+ * A run acts as its caller, and the caller needs no privilege to write the
+ * ledger: who could write it by hand could forge it.  So the ledger is written
+ * as the owner of its tables, in a scope like the one that foreign-key
+ * triggers use.  Inside it the search path is pinned.
+ *
+ * An error inside a scope needs no clean-up: the (sub)transaction's abort
+ * restores the user and the settings.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "effects/effects.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+static Oid	relation_owner(Oid relid);
+
+/* Becomes the owner of the extension's tables, and connects to SPI. */
+void
+owner_begin(OwnerScope *scope)
+{
+	Oid			owner = relation_owner(own_relation("run_ledger"));
+
+	GetUserIdAndSecContext(&scope->user, &scope->context);
+	SetUserIdAndSecContext(owner, scope->context | SECURITY_LOCAL_USERID_CHANGE);
+	scope->guc_level = pin_search_path();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+void
+owner_end(OwnerScope *scope)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, scope->guc_level);
+	SetUserIdAndSecContext(scope->user, scope->context);
+}
+
+/* An own table's OID; raises an error when the extension was dropped. */
+Oid
+own_relation(const char *name)
+{
+	Oid			schema = get_namespace_oid("epro_etl", true);
+	Oid			relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"epro_etl.%s\" does not exist", name),
+				 errhint("The extension was dropped or damaged; see CREATE EXTENSION epro_etl.")));
+	return relid;
+}
+
+/*
+ * Pins the search path so that no name means something else than where it was
+ * written.  Returns the level for AtEOXact_GUC().
+ */
+int
+pin_search_path(void)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+/*
+ * Is an error with this SQLSTATE the data's fault, so that it rejects one
+ * response, rather than the system's or the configuration's, which ends the
+ * run?  A trigger may raise anything: what is not known to be otherwise is the
+ * data's.
+ */
+bool
+error_is_datas(int sqlstate)
+{
+	/*
+	 * An index row or a tuple too large: the answer is, not the system.  A row
+	 * that a policy refuses: the run's own privileges were checked before.
+	 */
+	if (sqlstate == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+		sqlstate == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return true;
+
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):	/* connection */
+		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* not supported */
+		case MAKE_SQLSTATE('2', '5', '0', '0', '0'):	/* transaction state */
+		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):	/* authorization */
+		case MAKE_SQLSTATE('3', 'F', '0', '0', '0'):	/* schema name */
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* rollback: deadlock */
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* access rule, names */
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* resources */
+		case MAKE_SQLSTATE('5', '4', '0', '0', '0'):	/* limits */
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):	/* object state: locks */
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* operator: cancel */
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* system */
+		case MAKE_SQLSTATE('7', '2', '0', '0', '0'):	/* snapshot too old */
+		case MAKE_SQLSTATE('F', '0', '0', '0', '0'):	/* configuration file */
+		case MAKE_SQLSTATE('E', 'P', '0', '0', '0'):	/* our own */
+		case MAKE_SQLSTATE('H', 'V', '0', '0', '0'):	/* foreign server */
+		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):	/* internal */
+			return false;
+	}
+	return true;
+}
+
+static Oid
+relation_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}

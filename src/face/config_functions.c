@@ -1,0 +1,110 @@
+/*
+ * config_functions.c
+ *		What the configuration functions, written in SQL, ask the compiler.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "pipeline/pipeline.h"
+#include "stages/form.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(epro_etl_compile_form);
+PG_FUNCTION_INFO_V1(epro_etl_form_items);
+PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
+
+static CompiledForm *compile_current(text *form);
+
+/*
+ * compile_form(form): compiles the current version with all its rules; raises
+ * the error of whatever does not fit.
+ */
+Datum
+epro_etl_compile_form(PG_FUNCTION_ARGS)
+{
+	compile_current(PG_GETARG_TEXT_PP(0));
+	PG_RETURN_VOID();
+}
+
+/* form_items(form): a row an item of the current version. */
+Datum
+epro_etl_form_items(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompiledForm *form;
+
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0));
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		FormNode   *node = form->nodes[i];
+		Datum		values[5];
+		bool		nulls[5] = {false};
+		static const char *const method[] = {
+			[DEID_KEEP] = "keep",
+			[DEID_REMOVE] = "remove",
+			[DEID_REDACT] = "redact",
+			[DEID_AGE] = "generalize",
+		};
+
+		if (!form_node_is_item(node))
+			continue;
+		values[0] = CStringGetTextDatum(node->name);
+		values[1] = CStringGetTextDatum(node->pointer);
+		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
+		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
+		values[4] = CStringGetTextDatum(method[node->deid]);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * compile_pipeline(pipeline): compiles it as a run would, as the current user;
+ * raises the error of whatever does not fit.
+ */
+Datum
+epro_etl_compile_pipeline(PG_FUNCTION_ARGS)
+{
+	Source		source = {0};
+	int64		id = pipeline_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &source);
+
+	pipeline_load(id, pipeline_versions(id));
+	PG_RETURN_VOID();
+}
+
+static CompiledForm *
+compile_current(text *name)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {PointerGetDatum(name)};
+	MemoryContext memory = CurrentMemoryContext;
+	OwnerScope	scope;
+	Jsonb	   *definition;
+	char	   *version;
+	bool		isnull;
+
+	owner_begin(&scope);
+	if (SPI_execute_with_args("SELECT version, definition FROM epro_etl.form WHERE name = $1"
+							  " ORDER BY form_id DESC LIMIT 1",
+							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the configuration");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("form \"%s\" does not exist", text_to_cstring(name)),
+				 errhint("Register it with epro_etl.register_form().")));
+	version = MemoryContextStrdup(memory,
+								  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	MemoryContextSwitchTo(memory);
+	definition = (Jsonb *) PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0],
+															   SPI_tuptable->tupdesc, 2, &isnull));
+	owner_end(&scope);
+	MemoryContextSwitchTo(memory);
+	return pipeline_compile_form(text_to_cstring(name), version, definition);
+}

@@ -1,0 +1,20 @@
+/*
+ * epro_etl.c
+ *		What happens when the library is loaded.
+ */
+#include "postgres.h"
+
+#include "effects/effects.h"
+#include "fmgr.h"
+#include "words/compat.h"
+
+EPRO_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	settings_define();
+	registry_request();
+}

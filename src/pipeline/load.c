@@ -1,0 +1,516 @@
+/*
+ * load.c
+ *		From the configuration tables to a compiled pipeline.
+ *
+ * A run is pinned to versions: its first worker decides which form, edit
+ * checks and de-identification rules are current and writes them into the
+ * ledger; every worker compiles exactly these, also when it has to compile
+ * again in the middle of the run because a relation or function changed.
+ *
+ * Configuration is read as the extension's owner; everything compiled from it
+ * is compiled, and later evaluated, as the caller of the run.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "pipeline/pipeline.h"
+#include "stages/form.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "words/errors.h"
+
+/* Set by invalidation messages: what is compiled may be out of date. */
+static bool stale = false;
+
+static void watch_catalogs(void);
+static void relation_changed(Datum arg, Oid relid);
+static void function_changed(Datum arg, int cacheid, uint32 hashvalue);
+static void load_source(Pipeline *pipeline);
+static void load_forms(Pipeline *pipeline);
+static void load_rules(Pipeline *pipeline);
+static void load_sinks(Pipeline *pipeline);
+static PipelineForm *find_form(Pipeline *pipeline, const char *name);
+static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
+static char *column_text(uint64 row, int column, MemoryContext memory);
+static Jsonb *column_jsonb(uint64 row, int column, MemoryContext memory);
+static char *setting_text(Jsonb *settings, const char *role, const char *inner);
+
+/*
+ * Finds a pipeline by name; fills source->relid and source->name alone.
+ * Raises an error when there is none.
+ */
+int64
+pipeline_find(const char *name, Source *source)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name)};
+	MemoryContext memory = CurrentMemoryContext;
+	OwnerScope	scope;
+	int64		id = 0;
+	bool		isnull;
+
+	owner_begin(&scope);
+	if (query("SELECT pipeline_id, source FROM epro_etl.pipeline WHERE name = $1",
+			  1, types, values) == 1)
+	{
+		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		source->relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+													   SPI_tuptable->tupdesc, 2, &isnull));
+	}
+	owner_end(&scope);
+	if (id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("pipeline \"%s\" does not exist", name),
+				 errhint("Make it with epro_etl.create_pipeline().")));
+	MemoryContextSwitchTo(memory);
+	{
+		char	   *relation = get_rel_name(source->relid);
+
+		if (relation == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("the source of pipeline \"%s\" does not exist any more", name),
+					 errhint("Create the pipeline anew with epro_etl.create_pipeline().")));
+		source->name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(source->relid)),
+												  relation);
+	}
+	return id;
+}
+
+/* Which form, edit checks and rules are current, as the ledger records them. */
+Jsonb *
+pipeline_versions(int64 pipeline_id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(pipeline_id)};
+	MemoryContext memory = CurrentMemoryContext;
+	OwnerScope	scope;
+	Jsonb	   *versions;
+
+	owner_begin(&scope);
+	query("SELECT coalesce(jsonb_object_agg(f.name, jsonb_build_object("
+		  " 'form_id', f.form_id, 'version', f.version,"
+		  " 'edit_checks', coalesce((SELECT jsonb_agg(c.check_id ORDER BY c.check_id)"
+		  "   FROM epro_etl.edit_check c WHERE c.form = f.name AND c.removed_at IS NULL), '[]'),"
+		  " 'deid_rules', coalesce((SELECT jsonb_agg(d.rule_id ORDER BY d.rule_id)"
+		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'))), '{}')"
+		  " FROM (SELECT DISTINCT ON (name) name, form_id, version FROM epro_etl.form"
+		  "   WHERE name IN (SELECT s.form FROM epro_etl.sink s WHERE s.pipeline_id = $1)"
+		  "   ORDER BY name, form_id DESC) f",
+		  1, types, values);
+	versions = column_jsonb(0, 1, memory);
+	owner_end(&scope);
+	return versions;
+}
+
+/* The versions that a run was pinned to. */
+Jsonb *
+pipeline_versions_of_run(int64 run_id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(run_id)};
+	MemoryContext memory = CurrentMemoryContext;
+	OwnerScope	scope;
+	Jsonb	   *versions;
+
+	owner_begin(&scope);
+	if (query("SELECT versions FROM epro_etl.run_ledger WHERE run_id = $1",
+			  1, types, values) != 1)
+		elog(ERROR, "run " INT64_FORMAT " is not in the ledger", run_id);
+	versions = column_jsonb(0, 1, memory);
+	owner_end(&scope);
+	return versions;
+}
+
+/*
+ * Compiles a pipeline as of the given versions, into a memory context of its
+ * own below the current one.  Raises the errors of whatever does not fit.
+ */
+Pipeline *
+pipeline_load(int64 pipeline_id, Jsonb *versions)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "epro_etl pipeline",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	Pipeline   *pipeline = palloc0(sizeof(Pipeline));
+	int			guc_level;
+
+	watch_catalogs();
+	stale = false;
+	pipeline->id = pipeline_id;
+	pipeline->memory = memory;
+	pipeline->versions = (Jsonb *) PG_DETOAST_DATUM_COPY(PointerGetDatum(versions));
+
+	/* names in rules mean the same here as where the rule was registered */
+	guc_level = pin_search_path();
+	load_source(pipeline);
+	load_forms(pipeline);
+	load_rules(pipeline);
+	load_sinks(pipeline);
+	AtEOXact_GUC(true, guc_level);
+
+	MemoryContextSwitchTo(caller);
+	return pipeline;
+}
+
+/* Compiles again, with the same versions, if anything has changed since. */
+Pipeline *
+pipeline_refresh(Pipeline *pipeline)
+{
+	Pipeline   *fresh;
+
+	AcceptInvalidationMessages();
+	if (!stale)
+		return pipeline;
+	{
+		MemoryContext caller = MemoryContextSwitchTo(MemoryContextGetParent(pipeline->memory));
+
+		fresh = pipeline_load(pipeline->id, pipeline->versions);
+		MemoryContextSwitchTo(caller);
+	}
+	/*
+	 * The old one is left for the run's memory to free: the claim still reads
+	 * its source's names, which are the same.
+	 */
+	return fresh;
+}
+
+/*
+ * Compiles one definition together with the form's current de-identification
+ * rules and edit checks, as a test whether they fit each other.
+ */
+CompiledForm *
+pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(name)};
+	MemoryContext memory = CurrentMemoryContext;
+	CompiledForm *form = form_compile(name, version, definition);
+	CheckSet   *checks;
+	OwnerScope	scope;
+	uint64		n;
+	struct
+	{
+		char	   *text[4];
+		Jsonb	   *params;
+	}		   *rule;
+	int			guc_level;
+
+	owner_begin(&scope);
+	n = query("SELECT path, method, NULL, NULL, params FROM epro_etl.deid_rule"
+			  " WHERE form = $1 AND removed_at IS NULL"
+			  " UNION ALL SELECT check_name, expression, condition, severity, NULL FROM epro_etl.edit_check"
+			  " WHERE form = $1 AND removed_at IS NULL", 1, types, values);
+	rule = MemoryContextAllocZero(memory, sizeof(*rule) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		for (int c = 0; c < 4; c++)
+			rule[i].text[c] = column_text(i, c + 1, memory);
+		rule[i].params = column_jsonb(i, 5, memory);
+	}
+	owner_end(&scope);
+	MemoryContextSwitchTo(memory);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rule[i].params != NULL)
+			form_deidentify(form, rule[i].text[0], rule[i].text[1], rule[i].params);
+	}
+	guc_level = pin_search_path();
+	checks = checkset_create(form);
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rule[i].params == NULL)
+			checkset_add(checks, rule[i].text[0], SEVERITY_ERROR, rule[i].text[1],
+						 rule[i].text[2], NULL);
+	}
+	AtEOXact_GUC(true, guc_level);
+	return form;
+}
+
+static void
+watch_catalogs(void)
+{
+	static bool watching = false;
+
+	if (watching)
+		return;
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, function_changed, (Datum) 0);
+	watching = true;
+}
+
+/*
+ * Any relation: to compile again costs a few milliseconds, and a change of a
+ * relation in the middle of a run is rare.
+ */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	stale = true;
+}
+
+static void
+function_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	stale = true;
+}
+
+static void
+load_source(Pipeline *pipeline)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(pipeline->id)};
+	OwnerScope	scope;
+	Jsonb	   *columns;
+	bool		isnull;
+	char	   *name;
+
+	owner_begin(&scope);
+	if (query("SELECT name, source, columns FROM epro_etl.pipeline WHERE pipeline_id = $1",
+			  1, types, values) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the pipeline was dropped")));
+	pipeline->name = column_text(0, 1, pipeline->memory);
+	pipeline->source.relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+															SPI_tuptable->tupdesc, 2, &isnull));
+	columns = column_jsonb(0, 3, pipeline->memory);
+	owner_end(&scope);
+	MemoryContextSwitchTo(pipeline->memory);
+
+	for (int role = 0; role < ROLE_COUNT; role++)
+	{
+		pipeline->source.column[role] = setting_text(columns, role_name[role], NULL);
+		pipeline->source.constant[role] = setting_text(columns, role_name[role], "value");
+	}
+	source_check(&pipeline->source);
+	name = get_rel_name(pipeline->source.relid);
+	pipeline->source.name =
+		quote_qualified_identifier(get_namespace_name(get_rel_namespace(pipeline->source.relid)),
+								   name);
+}
+
+static void
+load_forms(Pipeline *pipeline)
+{
+	Oid			types[] = {JSONBOID};
+	Datum		values[] = {JsonbPGetDatum(pipeline->versions)};
+	OwnerScope	scope;
+	uint64		n;
+	char	  **names;
+	char	  **versions;
+	Jsonb	  **definitions;
+
+	owner_begin(&scope);
+	n = query("SELECT f.name, f.version, f.definition FROM epro_etl.form f, jsonb_each($1) v"
+			  " WHERE f.form_id = (v.value->>'form_id')::bigint ORDER BY f.name COLLATE \"C\"",
+			  1, types, values);
+	pipeline->forms = MemoryContextAllocZero(pipeline->memory, sizeof(PipelineForm) * (n + 1));
+	names = MemoryContextAlloc(pipeline->memory, sizeof(char *) * (n + 1));
+	versions = MemoryContextAlloc(pipeline->memory, sizeof(char *) * (n + 1));
+	definitions = MemoryContextAlloc(pipeline->memory, sizeof(Jsonb *) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		names[i] = column_text(i, 1, pipeline->memory);
+		versions[i] = column_text(i, 2, pipeline->memory);
+		definitions[i] = column_jsonb(i, 3, pipeline->memory);
+	}
+	owner_end(&scope);
+	MemoryContextSwitchTo(pipeline->memory);
+
+	pipeline->nforms = (int) n;
+	for (int i = 0; i < pipeline->nforms; i++)
+	{
+		PipelineForm *form = &pipeline->forms[i];
+
+		form->form = form_compile(names[i], versions[i], definitions[i]);
+		form->values = palloc0(sizeof(Value) * form->form->nnodes);
+	}
+}
+
+/* De-identification first: it settles what the items are for the checks. */
+static void
+load_rules(Pipeline *pipeline)
+{
+	Oid			types[] = {JSONBOID};
+	Datum		values[] = {JsonbPGetDatum(pipeline->versions)};
+	OwnerScope	scope;
+	uint64		n;
+	struct
+	{
+		char	   *text[6];
+		Jsonb	   *params;
+	}		   *rule;
+
+	owner_begin(&scope);
+	n = query("SELECT form, path, method, NULL, NULL, NULL, params FROM ("
+			  " SELECT d.* FROM epro_etl.deid_rule d, jsonb_each($1) v,"
+			  "  jsonb_array_elements_text(v.value->'deid_rules') r"
+			  "  WHERE d.rule_id = r::bigint ORDER BY d.rule_id) d"
+			  " UNION ALL SELECT form, check_name, expression, condition, severity, message, NULL FROM ("
+			  " SELECT c.* FROM epro_etl.edit_check c, jsonb_each($1) v,"
+			  "  jsonb_array_elements_text(v.value->'edit_checks') r"
+			  "  WHERE c.check_id = r::bigint ORDER BY c.check_id) c",
+			  1, types, values);
+	rule = MemoryContextAllocZero(pipeline->memory, sizeof(*rule) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		for (int c = 0; c < 6; c++)
+			rule[i].text[c] = column_text(i, c + 1, pipeline->memory);
+		rule[i].params = column_jsonb(i, 7, pipeline->memory);
+	}
+	owner_end(&scope);
+	MemoryContextSwitchTo(pipeline->memory);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		PipelineForm *form = find_form(pipeline, rule[i].text[0]);
+
+		if (form != NULL && rule[i].params != NULL)
+			form_deidentify(form->form, rule[i].text[1], rule[i].text[2], rule[i].params);
+	}
+	for (int i = 0; i < pipeline->nforms; i++)
+		pipeline->forms[i].checks = checkset_create(pipeline->forms[i].form);
+	for (uint64 i = 0; i < n; i++)
+	{
+		PipelineForm *form = find_form(pipeline, rule[i].text[0]);
+		Severity	severity;
+
+		if (form == NULL || rule[i].params != NULL)
+			continue;
+		if (!severity_from_name(rule[i].text[4], &severity))
+			elog(ERROR, "unknown severity \"%s\"", rule[i].text[4]);
+		checkset_add(form->checks, rule[i].text[1], severity, rule[i].text[2],
+					 rule[i].text[3], rule[i].text[5]);
+	}
+}
+
+static void
+load_sinks(Pipeline *pipeline)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(pipeline->id)};
+	OwnerScope	scope;
+	Oid			id_type;
+	uint64		n;
+	struct
+	{
+		char	   *form;
+		Oid			target;
+		Jsonb	   *columns;
+		char	   *condition;
+	}		   *given;
+
+	owner_begin(&scope);
+	n = query("SELECT form, target, columns, condition FROM epro_etl.sink WHERE pipeline_id = $1"
+			  " ORDER BY sink_id", 1, types, values);
+	given = MemoryContextAllocZero(pipeline->memory, sizeof(*given) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		given[i].form = column_text(i, 1, pipeline->memory);
+		given[i].target = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+														 SPI_tuptable->tupdesc, 2, &isnull));
+		given[i].columns = column_jsonb(i, 3, pipeline->memory);
+		given[i].condition = column_text(i, 4, pipeline->memory);
+	}
+	owner_end(&scope);
+	MemoryContextSwitchTo(pipeline->memory);
+
+	id_type = getBaseType(get_atttype(pipeline->source.relid,
+									  get_attnum(pipeline->source.relid,
+												 pipeline->source.column[ROLE_ID])));
+	for (int i = 0; i < pipeline->nforms; i++)
+		pipeline->forms[i].sinks = palloc0(sizeof(Sink *) * n);
+	for (uint64 i = 0; i < n; i++)
+	{
+		PipelineForm *form = find_form(pipeline, given[i].form);
+		Sink	   *sink;
+
+		if (form == NULL)
+			continue;
+		sink = sink_open(given[i].target, form->form, given[i].columns, id_type);
+		if (given[i].condition != NULL)
+			sink->condition = checkset_compile(form->checks, given[i].condition,
+											   "condition of a sink");
+		form->sinks[form->nsinks++] = sink;
+	}
+}
+
+static PipelineForm *
+find_form(Pipeline *pipeline, const char *name)
+{
+	for (int i = 0; i < pipeline->nforms; i++)
+	{
+		if (strcmp(pipeline->forms[i].form->name, name) == 0)
+			return &pipeline->forms[i];
+	}
+	return NULL;
+}
+
+static uint64
+query(const char *command, int nargs, Oid *types, Datum *values)
+{
+	int			result = SPI_execute_with_args(command, nargs, types, values,
+											   NULL, true, 0);
+
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "could not read the configuration: %s",
+			 SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+static char *
+column_text(uint64 row, int column, MemoryContext memory)
+{
+	char	   *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return text ? MemoryContextStrdup(memory, text) : NULL;
+}
+
+static Jsonb *
+column_jsonb(uint64 row, int column, MemoryContext memory)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+									  column, &isnull);
+	MemoryContext caller;
+	Jsonb	   *copy;
+
+	if (isnull)
+		return NULL;
+	caller = MemoryContextSwitchTo(memory);
+	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(datum);
+	MemoryContextSwitchTo(caller);
+	return copy;
+}
+
+/* A role's column (inner NULL), or its constant: {"study": {"value": "X"}} */
+static char *
+setting_text(Jsonb *settings, const char *role, const char *inner)
+{
+	JsonbValue *found = getKeyJsonValueFromContainer(&settings->root, role,
+													 strlen(role), NULL);
+
+	if (found != NULL && inner != NULL)
+	{
+		if (found->type != jbvBinary)
+			return NULL;
+		found = getKeyJsonValueFromContainer(found->val.binary.data, inner,
+											 strlen(inner), NULL);
+	}
+	if (found == NULL || found->type != jbvString)
+		return NULL;
+	return pnstrdup(found->val.string.val, found->val.string.len);
+}

@@ -1,0 +1,165 @@
+/*
+ * inline.c
+ *		A run in the caller's own session and transaction.
+ *
+ * It sees what the caller has staged and not committed, and rolls back with
+ * it, ledger included.  Tests, small jobs, and runs that found no free worker
+ * take this road; a response cannot tell.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "processes/processes.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "words/errors.h"
+
+static TimeoutId deadline_timeout = MAX_TIMEOUTS;
+static volatile sig_atomic_t deadline_passed = false;
+
+static void do_run(const RunRequest *request, RunResult *result);
+static void open_run(Run *run, const RunRequest *request, RunResult *result,
+					 BlockRanges *ranges);
+static void arm_deadline(TimestampTz deadline);
+static void on_deadline(void);
+
+/*
+ * Runs a pipeline in the current transaction.  Raises the errors of what does
+ * not fit, EP001 when the run's own timeout is over; nothing has moved then.
+ */
+void
+run_inline(const RunRequest *request, RunResult *result)
+{
+	arm_deadline(request->deadline);
+	PG_TRY();
+	{
+		do_run(request, result);
+	}
+	PG_CATCH();
+	{
+		bool		ours = request->deadline != 0 && deadline_passed &&
+			geterrcode() == ERRCODE_QUERY_CANCELED;
+
+		if (request->deadline != 0)
+			disable_timeout(deadline_timeout, false);
+		if (!ours)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
+				 errmsg("deadline exceeded: the run of pipeline \"%s\" did not end within its timeout",
+						request->pipeline),
+				 errdetail("The run was in the calling transaction, which rolls it back."),
+				 errhint("Give it more time, or workers that commit chunk by chunk.")));
+	}
+	PG_END_TRY();
+	if (request->deadline != 0)
+		disable_timeout(deadline_timeout, false);
+}
+
+static void
+do_run(const RunRequest *request, RunResult *result)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "epro_etl inline run",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	Run			run = {0};
+	BlockRanges ranges;
+	Outcome		outcome = OUTCOME_NONE;
+
+	open_run(&run, request, result, &ranges);
+	for (;;)
+	{
+		int			claimed;
+
+		CHECK_FOR_INTERRUPTS();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		claimed = run_chunk(&run, &result->counts);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+		claim_accept(run.claim);
+		if (claimed == 0)
+			break;
+		if (too_many_rejects(result->counts.claimed,
+							 result->counts.rejected + result->counts.duplicate,
+							 request->max_rejects, request->max_reject_ratio))
+		{
+			outcome = OUTCOME_STOPPED;
+			break;
+		}
+	}
+	pseudonymiser_wipe(run.pseudonymiser);
+
+	result->remaining = outcome == OUTCOME_NONE ? claim_skipped(run.claim) :
+		source_rows(&run.pipeline->source);
+	result->status = outcome_name(outcome);
+	result->finished_at = GetCurrentTimestamp();
+	account_close_run(run.run_id, result->status, 0,
+					  outcome == OUTCOME_STOPPED ? "too many responses were rejected" : NULL,
+					  0, 0, result->remaining);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+}
+
+static void
+open_run(Run *run, const RunRequest *request, RunResult *result,
+		 BlockRanges *ranges)
+{
+	RunStart	start = {0};
+	Source		source = {0};
+	Relation	relation;
+	Jsonb	   *versions;
+
+	start.pipeline_id = pipeline_find(request->pipeline, &source);
+	start.pipeline = request->pipeline;
+	start.source = source.name;
+	start.reason = request->reason;
+	start.dry_run = request->dry_run;
+	start.batch_size = epro_batch_size;
+	start.session_user = GetSessionUserId();
+	start.current_user = GetUserId();
+	start.started_at = result->started_at = GetCurrentTimestamp();
+
+	versions = pipeline_versions(start.pipeline_id);
+	run->pipeline = pipeline_load(start.pipeline_id, versions);
+	run->pseudonymiser = key_load();
+	run->batch_size = epro_batch_size;
+	run->dry_run = request->dry_run;
+	run->progress = palloc0(sizeof(Progress));
+	run->run_id = result->run_id = account_open_run(&start, versions);
+	account_open_worker(run->run_id, 0);
+
+	relation = table_open(source.relid, AccessShareLock);
+	ranges_init(ranges, RelationGetNumberOfBlocks(relation), 1);
+	table_close(relation, NoLock);
+	run_begin(run, ranges);
+}
+
+static void
+arm_deadline(TimestampTz deadline)
+{
+	if (deadline == 0)
+		return;
+	if (deadline_timeout == MAX_TIMEOUTS)
+		deadline_timeout = RegisterTimeout(USER_TIMEOUT, on_deadline);
+	deadline_passed = false;
+	enable_timeout_at(deadline_timeout, deadline);
+}
+
+/* In a signal handler: cancels the statement at hand, as statement_timeout does. */
+static void
+on_deadline(void)
+{
+	deadline_passed = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}

@@ -1,0 +1,143 @@
+/*
+ * processes.h
+ *		Who runs a pipeline: the caller's own session, or workers it owns.
+ */
+#ifndef EPRO_ETL_PROCESSES_H
+#define EPRO_ETL_PROCESSES_H
+
+#include "postgres.h"
+
+#include "effects/effects.h"
+#include "pipeline/pipeline.h"
+#include "postmaster/bgworker.h"
+#include "storage/condition_variable.h"
+#include "storage/dsm.h"
+#include "storage/proc.h"
+#include "storage/spin.h"
+
+#define RUN_MAGIC 0x6570726f	/* "epro" */
+
+/* length of an error message that crosses processes; a diagnostic, not data */
+#define MOST_MESSAGE 1024
+
+/* How a run ended.  The first cause that is set stays. */
+typedef enum Outcome
+{
+	OUTCOME_NONE = 0,			/* nothing has stopped it: succeeded */
+	OUTCOME_STOPPED,			/* too many rejects */
+	OUTCOME_CANCELED,			/* by the caller's cancel, exit, or cancel_run() */
+	OUTCOME_TIMED_OUT,			/* statement_timeout, or the run's own */
+	OUTCOME_FAILED				/* an error of a worker */
+} Outcome;
+
+/* What the caller asks for. */
+typedef struct RunRequest
+{
+	char	   *pipeline;
+	int			workers;
+	int64		max_rejects;	/* -1: no limit */
+	double		max_reject_ratio;	/* -1: no limit */
+	TimestampTz deadline;		/* of timeout; 0: none */
+	bool		dry_run;
+	char	   *reason;
+} RunRequest;
+
+/* What the caller gets. */
+typedef struct RunResult
+{
+	int64		run_id;
+	const char *status;
+	Counts		counts;
+	int64		remaining;
+	int			workers;
+	TimestampTz started_at;
+	TimestampTz finished_at;
+} RunResult;
+
+/*
+ * The segment that the caller and the workers of a run share.
+ *
+ * Immutable once the first worker is registered: everything up to "mutex".
+ * Under mutex (a spinlock; only plain copies while it is held): the outcome
+ * and the first error.  Atomic: the rest.
+ *
+ * The segment's table of contents: RunShared, the caller's settings, the
+ * reason.
+ */
+typedef struct RunShared
+{
+	uint32		magic;
+	Oid			database;
+	Oid			session_user;
+	Oid			current_user;
+	int			security_context;
+	int64		pipeline_id;
+	char		pipeline[NAMEDATALEN];
+	Oid			source;
+	int			nworkers;		/* places in workers[] */
+	int			batch_size;
+	bool		dry_run;
+	int64		max_rejects;
+	double		max_reject_ratio;
+	TimestampTz started_at;
+	TimestampTz deadline;		/* the earlier of both kinds; 0: none */
+	bool		deadline_is_ours;	/* the run's timeout, not the statement's */
+	PGPROC	   *caller;			/* whose latch to set */
+	Size		settings_offset;	/* of the caller's settings, serialized */
+	Size		reason_offset;	/* 0: none */
+
+	slock_t		mutex;
+	Outcome		outcome;		/* under mutex */
+	int			sqlstate;		/* under mutex: of the first error */
+	int			error_worker;	/* under mutex */
+	int64		error_chunk;	/* under mutex */
+	char		error_message[MOST_MESSAGE];	/* under mutex */
+	char		error_hint[MOST_MESSAGE];	/* under mutex */
+
+	pg_atomic_uint32 stop;		/* 1: claim no more */
+	pg_atomic_uint32 arrived;	/* workers that have come; the first leads */
+	pg_atomic_uint32 active;	/* of these, those that have not left */
+	pg_atomic_uint32 closed;	/* 1: the ledger says how the run ended */
+	pg_atomic_uint64 run_id;	/* 0 until the first worker has opened it */
+	ConditionVariable opened;	/* run_id was set, or never will be */
+
+	BlockRanges ranges;
+	pg_atomic_uint64 claimed;	/* totals of committed chunks */
+	pg_atomic_uint64 loaded;
+	pg_atomic_uint64 warned;
+	pg_atomic_uint64 rejected;
+	pg_atomic_uint64 duplicate;
+	pg_atomic_uint64 deferred;
+	pg_atomic_uint64 skipped_rows;	/* seen and left to others */
+
+	Progress	workers[FLEXIBLE_ARRAY_MEMBER];
+} RunShared;
+
+/* ---- shared.c ---- */
+extern void shared_fail(RunShared *shared, Outcome outcome, int sqlstate,
+						const char *message, const char *hint, int worker,
+						int64 chunk);
+extern Outcome shared_outcome(RunShared *shared);
+extern const char *outcome_name(Outcome outcome);
+extern void shared_add(RunShared *shared, const Counts *counts);
+extern bool shared_too_many_rejects(RunShared *shared);
+extern bool too_many_rejects(int64 claimed, int64 rejected, int64 most,
+							 double ratio);
+
+/* ---- worker.c ---- */
+extern PGDLLEXPORT void epro_etl_worker_main(Datum arg);
+
+/* ---- inline.c ---- */
+extern void run_inline(const RunRequest *request, RunResult *result);
+
+/* ---- run.c ---- */
+typedef struct OwnedRun OwnedRun;
+
+extern void run_request_check(RunRequest *request);
+extern OwnedRun *run_launch(const RunRequest *request);
+extern bool run_wait(OwnedRun *owned, TimestampTz until, RunResult *result);
+extern OwnedRun *run_find(int64 run_id);
+extern int64 run_number(OwnedRun *owned);
+extern void run_forget(OwnedRun *owned);
+
+#endif							/* EPRO_ETL_PROCESSES_H */

@@ -1,0 +1,544 @@
+/*
+ * run.c
+ *		The caller's side of a batch run: launch, wait for all, stop for sure.
+ *
+ * A run belongs to the session that started it.  Until every worker has ended,
+ * the session owns ending them: when its wait is canceled or times out, when
+ * its client goes away, when it is terminated.  Stopping is: say why in the
+ * shared segment, cancel every worker, wait for all of them.  That wait cannot
+ * be interrupted, since a second cancel would leave a worker behind; it is
+ * bounded by turning from cancel (SIGINT) to terminate (SIGTERM), which every
+ * wait of a worker reacts to.  A worker is never killed.
+ *
+ * If the session is killed with -9, the server restarts and all workers with
+ * it; the ledger then has a run that did not end and whose liveness nobody
+ * holds.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "processes/processes.h"
+#include "storage/bufmgr.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timeout.h"
+#include "words/errors.h"
+
+/*
+ * While stopping: how often to look, to cancel again, when to turn to SIGTERM,
+ * and when to return although a worker hangs where no signal reaches it.
+ */
+#define STOP_LOOK_MS 20
+#define STOP_CANCEL_MS 200
+#define STOP_TERMINATE_MS 5000
+#define STOP_GIVE_UP_MS 60000
+
+struct OwnedRun
+{
+	dsm_segment *segment;
+	RunShared  *shared;
+	BackgroundWorkerHandle **handles;
+	int			nworkers;		/* registered */
+	TimestampTz statement_deadline;
+	struct OwnedRun *next;
+};
+
+/* the runs that this session has started and not forgotten */
+static OwnedRun *owned_runs = NULL;
+
+static OwnedRun *create_shared(const RunRequest *request, int workers,
+							   int64 pipeline_id, Oid source,
+							   BlockNumber nblocks);
+static int	register_workers(OwnedRun *owned, int workers);
+static bool wait_for_all(OwnedRun *owned, TimestampTz until);
+static bool all_ended(OwnedRun *owned);
+static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
+				 const char *message);
+static void signal_workers(OwnedRun *owned, bool terminate);
+static void stop_all_at_exit(int code, Datum arg);
+static void raise_cause(OwnedRun *owned);
+static void fill_result(OwnedRun *owned, RunResult *result);
+
+/* Refuses numbers that make no sense, and fills in the defaults. */
+void
+run_request_check(RunRequest *request)
+{
+	if (request->workers < 0 || request->workers > MAX_WORKERS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("workers must be between 0 and %d", MAX_WORKERS),
+				 errhint("0 runs in the calling session; about one a processor is a good number.")));
+	if (request->max_reject_ratio > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_reject_ratio must be between 0 and 1")));
+}
+
+/*
+ * Starts the workers of a run.  Returns NULL, with a NOTICE, when no worker
+ * can be had, or none could see what the caller has not committed: the caller
+ * then runs inline.
+ */
+OwnedRun *
+run_launch(const RunRequest *request)
+{
+	Source		source = {0};
+	int64		pipeline_id = pipeline_find(request->pipeline, &source);
+	Relation	relation;
+	BlockNumber nblocks;
+	OwnedRun   *owned;
+	int			workers = request->workers;
+	int64		place;
+
+	if (workers == 0)
+		return NULL;
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		ereport(NOTICE,
+				(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
+						request->pipeline),
+				 errdetail("The transaction has written, and workers cannot see what is not committed."),
+				 errhint("Commit before the run, or pass workers => 0.")));
+		return NULL;
+	}
+
+	relation = relation_open(source.relid, AccessShareLock);
+	if (relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+	{
+		relation_close(relation, NoLock);
+		ereport(NOTICE,
+				(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
+						request->pipeline),
+				 errdetail("Its source is a temporary table, which workers cannot see.")));
+		return NULL;
+	}
+	nblocks = RelationGetNumberOfBlocks(relation);
+	relation_close(relation, AccessShareLock);
+
+	/* a worker without a block of its own has nothing to do */
+	workers = Min(workers, Max(1, (int) Min(nblocks, MAX_WORKERS)));
+	owned = create_shared(request, workers, pipeline_id, source.relid, nblocks);
+	owned->nworkers = register_workers(owned, workers);
+	if (owned->nworkers == 0)
+	{
+		run_forget(owned);
+		ereport(NOTICE,
+				(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
+						request->pipeline),
+				 errdetail("No background worker is free."),
+				 errhint("Raise max_worker_processes.")));
+		return NULL;
+	}
+	if (owned->nworkers < workers)
+		ereport(NOTICE,
+				(errmsg("run of pipeline \"%s\" has %d of %d workers",
+						request->pipeline, owned->nworkers, workers),
+				 errdetail("No more background workers are free."),
+				 errhint("Raise max_worker_processes.")));
+	registry_enter(dsm_segment_handle(owned->segment), &place);
+	return owned;
+}
+
+/*
+ * Waits until all workers have ended, fills in the result and forgets the run:
+ * true; or until the given time (0: for ever) while it goes on: false.  Raises
+ * the first cause if the run did not succeed; on any error, also of the wait,
+ * no worker is left.
+ */
+bool
+run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
+{
+	volatile bool ended = false;
+
+	PG_TRY();
+	{
+		ended = wait_for_all(owned, until);
+	}
+	PG_CATCH();
+	{
+		/* the statement's own timeout and a cancel have the same SQLSTATE */
+		bool		late = owned->statement_deadline != 0 &&
+			GetCurrentTimestamp() >= owned->statement_deadline;
+
+		stop(owned, late ? OUTCOME_TIMED_OUT : OUTCOME_CANCELED, geterrcode(),
+			 late ? "the caller's statement timeout" : "the caller was canceled");
+		run_forget(owned);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (ended)
+		raise_cause(owned);
+	fill_result(owned, result);
+	if (ended)
+		run_forget(owned);
+	else
+		result->status = "running";
+	return ended;
+}
+
+static bool
+wait_for_all(OwnedRun *owned, TimestampTz until)
+{
+	RunShared  *shared = owned->shared;
+
+	while (!all_ended(owned))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz next = shared->deadline_is_ours ? shared->deadline : 0;
+		long		timeout = -1;
+
+		CHECK_FOR_INTERRUPTS();
+		if (next != 0 && now >= next)
+		{
+			stop(owned, OUTCOME_TIMED_OUT, ERRCODE_EPRO_DEADLINE_EXCEEDED,
+				 "deadline exceeded: the run did not end within its timeout");
+			return true;
+		}
+		if (shared_outcome(shared) > OUTCOME_STOPPED)
+		{
+			/* one has failed: the others' work would be for nothing */
+			stop(owned, OUTCOME_FAILED, 0, NULL);
+			return true;
+		}
+		if (until != 0 && now >= until)
+			return false;
+		if (until != 0 && (next == 0 || until < next))
+			next = until;
+		if (next != 0)
+			timeout = TimestampDifferenceMilliseconds(now, next) + 1;
+
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	return true;
+}
+
+/* The run of this number, if this session has started it. */
+OwnedRun *
+run_find(int64 run_id)
+{
+	for (OwnedRun *owned = owned_runs; owned != NULL; owned = owned->next)
+	{
+		if ((int64) pg_atomic_read_u64(&owned->shared->run_id) == run_id)
+			return owned;
+	}
+	return NULL;
+}
+
+/*
+ * Waits until the run has its number, and returns it; raises the first cause
+ * when it never gets one.
+ */
+int64
+run_number(OwnedRun *owned)
+{
+	PG_TRY();
+	{
+		while (pg_atomic_read_u64(&owned->shared->run_id) == 0 && !all_ended(owned))
+		{
+			CHECK_FOR_INTERRUPTS();
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
+							 PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	}
+	PG_CATCH();
+	{
+		stop(owned, OUTCOME_CANCELED, geterrcode(), "the caller was canceled");
+		run_forget(owned);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (pg_atomic_read_u64(&owned->shared->run_id) == 0)
+		raise_cause(owned);
+	return (int64) pg_atomic_read_u64(&owned->shared->run_id);
+}
+
+/* Lets go of a run whose workers have all ended. */
+void
+run_forget(OwnedRun *owned)
+{
+	OwnedRun  **link = &owned_runs;
+
+	while (*link != NULL && *link != owned)
+		link = &(*link)->next;
+	if (*link == owned)
+		*link = owned->next;
+	registry_leave(dsm_segment_handle(owned->segment));
+	dsm_detach(owned->segment);
+	for (int i = 0; i < owned->nworkers; i++)
+		pfree(owned->handles[i]);
+	pfree(owned->handles);
+	pfree(owned);
+}
+
+static OwnedRun *
+create_shared(const RunRequest *request, int workers, int64 pipeline_id,
+			  Oid source, BlockNumber nblocks)
+{
+	static bool exit_is_covered = false;
+	Size		settings = EstimateGUCStateSpace();
+	Size		reason = request->reason ? strlen(request->reason) + 1 : 0;
+	Size		fixed = MAXALIGN(offsetof(RunShared, workers) + sizeof(Progress) * workers);
+	OwnedRun   *owned = MemoryContextAllocZero(TopMemoryContext, sizeof(OwnedRun));
+	RunShared  *shared;
+
+	owned->handles = MemoryContextAllocZero(TopMemoryContext,
+											sizeof(BackgroundWorkerHandle *) * workers);
+	owned->segment = dsm_create(fixed + MAXALIGN(settings) + reason, 0);
+	dsm_pin_mapping(owned->segment);
+	owned->shared = shared = dsm_segment_address(owned->segment);
+	owned->next = owned_runs;
+	owned_runs = owned;
+	if (!exit_is_covered)
+	{
+		before_shmem_exit(stop_all_at_exit, (Datum) 0);
+		exit_is_covered = true;
+	}
+
+	memset(shared, 0, fixed);
+	shared->database = MyDatabaseId;
+	shared->session_user = GetSessionUserId();
+	GetUserIdAndSecContext(&shared->current_user, &shared->security_context);
+	shared->pipeline_id = pipeline_id;
+	strlcpy(shared->pipeline, request->pipeline, sizeof(shared->pipeline));
+	shared->source = source;
+	shared->nworkers = workers;
+	shared->batch_size = epro_batch_size;
+	shared->dry_run = request->dry_run;
+	shared->max_rejects = request->max_rejects;
+	shared->max_reject_ratio = request->max_reject_ratio;
+	shared->started_at = GetCurrentTimestamp();
+	if (get_timeout_active(STATEMENT_TIMEOUT))
+		owned->statement_deadline = get_timeout_finish_time(STATEMENT_TIMEOUT);
+	shared->deadline = owned->statement_deadline;
+	if (request->deadline != 0 &&
+		(shared->deadline == 0 || request->deadline < shared->deadline))
+	{
+		shared->deadline = request->deadline;
+		shared->deadline_is_ours = true;
+	}
+	shared->caller = MyProc;
+	shared->settings_offset = fixed;
+	SerializeGUCState(settings, (char *) shared + fixed);
+	if (reason > 0)
+	{
+		shared->reason_offset = fixed + MAXALIGN(settings);
+		memcpy((char *) shared + shared->reason_offset, request->reason, reason);
+	}
+
+	SpinLockInit(&shared->mutex);
+	pg_atomic_init_u32(&shared->stop, 0);
+	pg_atomic_init_u32(&shared->arrived, 0);
+	pg_atomic_init_u32(&shared->active, 0);
+	pg_atomic_init_u32(&shared->closed, 0);
+	pg_atomic_init_u64(&shared->run_id, 0);
+	ConditionVariableInit(&shared->opened);
+	ranges_init(&shared->ranges, nblocks, workers);
+	pg_atomic_init_u64(&shared->claimed, 0);
+	pg_atomic_init_u64(&shared->loaded, 0);
+	pg_atomic_init_u64(&shared->warned, 0);
+	pg_atomic_init_u64(&shared->rejected, 0);
+	pg_atomic_init_u64(&shared->duplicate, 0);
+	pg_atomic_init_u64(&shared->deferred, 0);
+	pg_atomic_init_u64(&shared->skipped_rows, 0);
+	for (int i = 0; i < workers; i++)
+	{
+		Progress   *progress = &shared->workers[i];
+
+		pg_atomic_init_u32(&progress->pid, 0);
+		pg_atomic_init_u32(&progress->phase, PHASE_STARTING);
+		pg_atomic_init_u64(&progress->since, 0);
+		pg_atomic_init_u64(&progress->processed, 0);
+		pg_atomic_init_u64(&progress->excluded, 0);
+		pg_atomic_init_u64(&progress->blocks, 0);
+		pg_atomic_init_u64(&progress->chunks, 0);
+	}
+	shared->magic = RUN_MAGIC;
+	return owned;
+}
+
+/* Registers as many as there are slots for; returns their number. */
+static int
+register_workers(OwnedRun *owned, int workers)
+{
+	BackgroundWorker worker = {0};
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+	int			n = 0;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "epro_etl", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "epro_etl_worker_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_type, "epro_etl worker", BGW_MAXLEN);
+	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(owned->segment));
+	worker.bgw_notify_pid = MyProcPid;
+
+	while (n < workers)
+	{
+		snprintf(worker.bgw_name, BGW_MAXLEN, "epro_etl worker %d of pipeline %s",
+				 n + 1, owned->shared->pipeline);
+		if (!RegisterDynamicBackgroundWorker(&worker, &owned->handles[n]))
+			break;
+		n++;
+	}
+	MemoryContextSwitchTo(caller);
+	return n;
+}
+
+static bool
+all_ended(OwnedRun *owned)
+{
+	for (int i = 0; i < owned->nworkers; i++)
+	{
+		pid_t		pid;
+		BgwHandleStatus status = GetBackgroundWorkerPid(owned->handles[i], &pid);
+
+		if (status == BGWH_POSTMASTER_DIED)
+			proc_exit(1);
+		if (status != BGWH_STOPPED)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Ends all workers of a run and waits until they have ended.  Not to be
+ * interrupted, and not to raise errors: it runs in clean-up and at exit.
+ */
+static void
+stop(OwnedRun *owned, Outcome outcome, int sqlstate, const char *message)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz signalled = 0;
+
+	HOLD_INTERRUPTS();
+	shared_fail(owned->shared, outcome, sqlstate, message, NULL, 0, 0);
+	ConditionVariableBroadcast(&owned->shared->opened);
+	while (!all_ended(owned))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (TimestampDifferenceExceeds(signalled, now, STOP_CANCEL_MS))
+		{
+			signal_workers(owned, TimestampDifferenceExceeds(began, now, STOP_TERMINATE_MS));
+			signalled = now;
+		}
+		if (TimestampDifferenceExceeds(began, now, STOP_GIVE_UP_MS))
+		{
+			ereport(WARNING,
+					(errmsg("a worker of run " INT64_FORMAT " has not ended yet",
+							(int64) pg_atomic_read_u64(&owned->shared->run_id)),
+					 errdetail("It was told to terminate; it claims nothing more.")));
+			break;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 STOP_LOOK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	RESUME_INTERRUPTS();
+	/* the latch may have been set for others too */
+	SetLatch(MyLatch);
+}
+
+static void
+signal_workers(OwnedRun *owned, bool terminate)
+{
+	for (int i = 0; i < owned->nworkers; i++)
+	{
+		pid_t		pid;
+		BgwHandleStatus status = GetBackgroundWorkerPid(owned->handles[i], &pid);
+
+		if (status == BGWH_NOT_YET_STARTED || (status == BGWH_STARTED && terminate))
+			TerminateBackgroundWorker(owned->handles[i]);
+		else if (status == BGWH_STARTED)
+			kill(pid, SIGINT);
+	}
+}
+
+/* The session ends, by whatever way it can still end by itself. */
+static void
+stop_all_at_exit(int code, Datum arg)
+{
+	while (owned_runs != NULL)
+	{
+		OwnedRun   *owned = owned_runs;
+
+		stop(owned, OUTCOME_CANCELED, ERRCODE_ADMIN_SHUTDOWN,
+			 "the session that started the run has ended");
+		owned_runs = owned->next;
+		registry_leave(dsm_segment_handle(owned->segment));
+	}
+}
+
+/* If the run did not succeed: forgets it and raises the first cause. */
+static void
+raise_cause(OwnedRun *owned)
+{
+	RunShared  *shared = owned->shared;
+	int64		run_id = (int64) pg_atomic_read_u64(&shared->run_id);
+	Outcome		outcome = shared_outcome(shared);
+	int			sqlstate = shared->sqlstate;
+	int			worker = shared->error_worker;
+	int64		chunk = shared->error_chunk;
+	char	   *message = pstrdup(shared->error_message);
+	char	   *hint = pstrdup(shared->error_hint);
+	uint64		committed = pg_atomic_read_u64(&shared->claimed);
+
+	if (outcome == OUTCOME_NONE && (run_id == 0 || pg_atomic_read_u32(&shared->closed) == 0))
+	{
+		run_forget(owned);
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_WORKER_LOST),
+				 errmsg("the workers of the run ended without an answer"),
+				 errhint("The server log says why; perhaps no more processes could be started.")));
+	}
+	if (outcome <= OUTCOME_STOPPED)
+		return;
+	run_forget(owned);
+	ereport(ERROR,
+			(errcode(sqlstate ? sqlstate : ERRCODE_EPRO_WORKER_LOST),
+			 errmsg("%s", message),
+			 worker > 0 ?
+			 errdetail("In worker %d, chunk " INT64_FORMAT ", of run " INT64_FORMAT "; " UINT64_FORMAT " responses were committed before and stay.",
+					   worker, chunk, run_id, committed) :
+			 errdetail("In run " INT64_FORMAT "; " UINT64_FORMAT " responses were committed before and stay.",
+					   run_id, committed),
+			 hint[0] ? errhint("%s", hint) : 0));
+}
+
+static void
+fill_result(OwnedRun *owned, RunResult *result)
+{
+	RunShared  *shared = owned->shared;
+
+	result->run_id = (int64) pg_atomic_read_u64(&shared->run_id);
+	result->status = outcome_name(shared_outcome(shared));
+	result->counts.claimed = (int64) pg_atomic_read_u64(&shared->claimed);
+	result->counts.loaded = (int64) pg_atomic_read_u64(&shared->loaded);
+	result->counts.warned = (int64) pg_atomic_read_u64(&shared->warned);
+	result->counts.rejected = (int64) pg_atomic_read_u64(&shared->rejected);
+	result->counts.duplicate = (int64) pg_atomic_read_u64(&shared->duplicate);
+	result->counts.deferred = (int64) pg_atomic_read_u64(&shared->deferred);
+	result->remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
+	result->workers = (int) pg_atomic_read_u32(&shared->arrived);
+	result->started_at = shared->started_at;
+	result->finished_at = GetCurrentTimestamp();
+	if (shared_outcome(shared) == OUTCOME_STOPPED)
+	{
+		Source		source = {0};
+
+		source.relid = shared->source;
+		result->remaining = source_rows(&source);
+	}
+}

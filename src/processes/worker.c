@@ -1,0 +1,447 @@
+/*
+ * worker.c
+ *		A worker of a batch run: all stages for its chunks, a transaction each.
+ *
+ * The caller owns the worker.  It shares a segment with it, in which the
+ * worker finds what to do, as whom, and until when; and it ends the worker by
+ * the signals that end any backend: SIGINT cancels the statement at hand,
+ * SIGTERM is die().  No handler of our own.
+ *
+ * The first worker to come leads: it opens the run in the ledger.  The last
+ * one to leave closes it, whatever happened: it is the one process that is
+ * certain to be there, when the caller may be gone.
+ *
+ * Every worker holds the run's liveness lock as long as its session lives.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "processes/processes.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/ps_status.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "words/errors.h"
+
+/* a chunk that met a deadlock or a serialization failure is tried again */
+#define MOST_TRIES 5
+
+/* what the process knows of itself; there is one run to a process */
+static RunShared *shared = NULL;
+static int	worker_number = 0;
+static bool has_left = false;
+static int64 chunk_number = 0;
+
+static void connect_as_caller(void);
+static void work(void);
+static int64 open_run(Pipeline **pipeline);
+static void do_chunks(Run *run);
+static int	do_chunk(Run *run, Counts *counts);
+static void begin_transaction(void);
+static void commit_transaction(void);
+static void report_error(void);
+static void leave(void);
+static bool leave_once(void);
+static void leave_at_exit(int code, Datum arg);
+static void close_run(void);
+static void wake_caller(void);
+
+/* Entry point of a worker; the argument is the handle of the run's segment. */
+void
+epro_etl_worker_main(Datum arg)
+{
+	dsm_segment *segment;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "epro_etl worker");
+	segment = dsm_attach(DatumGetUInt32(arg));
+	if (segment == NULL)
+		proc_exit(0);			/* the caller is gone, and with it the run */
+	dsm_pin_mapping(segment);
+	shared = dsm_segment_address(segment);
+	if (shared->magic != RUN_MAGIC)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("invalid magic number in the segment of a run")));
+
+	/* from here on the run counts on us to leave */
+	pg_atomic_fetch_add_u32(&shared->active, 1);
+	worker_number = (int) pg_atomic_fetch_add_u32(&shared->arrived, 1) + 1;
+	before_shmem_exit(leave_at_exit, (Datum) 0);
+	pg_atomic_write_u32(&shared->workers[worker_number - 1].pid, MyProcPid);
+	progress_phase(&shared->workers[worker_number - 1], PHASE_STARTING);
+
+	PG_TRY();
+	{
+		if (pg_atomic_read_u32(&shared->stop) == 0)
+		{
+			connect_as_caller();
+			work();
+		}
+	}
+	PG_CATCH();
+	{
+		report_error();
+	}
+	PG_END_TRY();
+
+	leave();
+	proc_exit(0);
+}
+
+static void
+connect_as_caller(void)
+{
+	BackgroundWorkerInitializeConnectionByOid(shared->database,
+											  shared->session_user, 0);
+	pgstat_report_appname("epro_etl");
+
+	/* the caller's settings, its own and its role's, as they were at the call */
+	StartTransactionCommand();
+	RestoreGUCState((char *) shared + shared->settings_offset);
+	/* these are the caller's transaction's, not the session's */
+	SetConfigOption("transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	CommitTransactionCommand();
+
+	/* nothing of the run outlives the deadline, also when the caller hangs */
+	if (shared->deadline != 0)
+		enable_timeout_at(STATEMENT_TIMEOUT, shared->deadline);
+}
+
+static void
+work(void)
+{
+	Run			run = {0};
+	MemoryContext memory = AllocSetContextCreate(TopMemoryContext, "epro_etl run",
+												 ALLOCSET_DEFAULT_SIZES);
+	char		title[NAMEDATALEN * 2];
+
+	MemoryContextSwitchTo(memory);
+	run.worker = worker_number;
+	run.batch_size = shared->batch_size;
+	run.dry_run = shared->dry_run;
+	run.progress = &shared->workers[worker_number - 1];
+	run.run_id = open_run(&run.pipeline);
+	if (run.run_id == 0)
+		return;					/* whoever leads could not open the run */
+
+	snprintf(title, sizeof(title), "epro_etl run " INT64_FORMAT " worker %d",
+			 run.run_id, worker_number);
+	SetConfigOption("application_name", title, PGC_USERSET, PGC_S_SESSION);
+	snprintf(title, sizeof(title), "epro_etl: run " INT64_FORMAT " of pipeline %s",
+			 run.run_id, shared->pipeline);
+	pgstat_report_activity(STATE_RUNNING, title);
+
+	run.pseudonymiser = key_load();
+	run_begin(&run, &shared->ranges);
+	do_chunks(&run);
+	pseudonymiser_wipe(run.pseudonymiser);
+	pg_atomic_fetch_add_u64(&shared->skipped_rows, (uint64) claim_skipped(run.claim));
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * The leader opens the run, the others wait for its number and compile what it
+ * chose.  Returns 0 when the run has ended before it began.
+ */
+static int64
+open_run(Pipeline **pipeline)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	int64		run_id;
+
+	if (worker_number == 1)
+	{
+		RunStart	start = {0};
+		Jsonb	   *versions;
+
+		begin_transaction();
+		MemoryContextSwitchTo(memory);
+		start.pipeline_id = shared->pipeline_id;
+		start.pipeline = shared->pipeline;
+		start.source = get_rel_name(shared->source) ?
+			quote_qualified_identifier(get_namespace_name(get_rel_namespace(shared->source)),
+									   get_rel_name(shared->source)) : "";
+		start.reason = shared->reason_offset ?
+			(char *) shared + shared->reason_offset : NULL;
+		start.dry_run = shared->dry_run;
+		start.workers = shared->nworkers;
+		start.batch_size = shared->batch_size;
+		start.session_user = shared->session_user;
+		start.current_user = shared->current_user;
+		start.started_at = shared->started_at;
+		versions = pipeline_versions(shared->pipeline_id);
+		run_id = account_open_run(&start, versions);
+		account_open_worker(run_id, worker_number);
+		if (!account_liveness_hold(run_id))
+			elog(ERROR, "could not hold the liveness of run " INT64_FORMAT, run_id);
+		commit_transaction();
+
+		pg_atomic_write_u64(&shared->run_id, (uint64) run_id);
+		ConditionVariableBroadcast(&shared->opened);
+		wake_caller();
+
+		begin_transaction();
+		MemoryContextSwitchTo(memory);
+		*pipeline = pipeline_load(shared->pipeline_id, versions);
+		commit_transaction();
+		MemoryContextSwitchTo(memory);
+		return run_id;
+	}
+
+	ConditionVariablePrepareToSleep(&shared->opened);
+	while ((run_id = (int64) pg_atomic_read_u64(&shared->run_id)) == 0 &&
+		   pg_atomic_read_u32(&shared->stop) == 0)
+		ConditionVariableSleep(&shared->opened, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	if (run_id == 0)
+		return 0;
+
+	begin_transaction();
+	MemoryContextSwitchTo(memory);
+	if (!account_liveness_hold(run_id))
+		elog(ERROR, "could not hold the liveness of run " INT64_FORMAT, run_id);
+	account_open_worker(run_id, worker_number);
+	*pipeline = pipeline_load(shared->pipeline_id, pipeline_versions_of_run(run_id));
+	commit_transaction();
+	MemoryContextSwitchTo(memory);
+	return run_id;
+}
+
+static void
+do_chunks(Run *run)
+{
+	while (pg_atomic_read_u32(&shared->stop) == 0)
+	{
+		Counts		counts = {0};
+		int			claimed = do_chunk(run, &counts);
+
+		if (claimed == 0)
+			break;
+		shared_add(shared, &counts);
+		pg_atomic_fetch_add_u64(&run->progress->processed, counts.claimed);
+		pg_atomic_fetch_add_u64(&run->progress->excluded,
+								counts.rejected + counts.duplicate);
+		pg_atomic_write_u64(&run->progress->blocks, claim_blocks(run->claim));
+		pg_atomic_fetch_add_u64(&run->progress->chunks, 1);
+		pgstat_report_stat(false);
+
+		if (shared_too_many_rejects(shared))
+			shared_fail(shared, OUTCOME_STOPPED, 0, "too many responses were rejected",
+						NULL, worker_number, chunk_number);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+/*
+ * One chunk, one transaction; again, a bounded number of times, when it fell
+ * victim to a deadlock or to serialization.
+ */
+static int
+do_chunk(Run *run, Counts *counts)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	volatile int tries = 0;
+	volatile int claimed = -1;
+
+	chunk_number++;
+	while (claimed < 0)
+	{
+		PG_TRY();
+		{
+			memset(counts, 0, sizeof(*counts));
+			begin_transaction();
+			MemoryContextSwitchTo(memory);
+			claimed = run_chunk(run, counts);
+			commit_transaction();
+			MemoryContextSwitchTo(memory);
+			claim_accept(run->claim);
+		}
+		PG_CATCH();
+		{
+			int			sqlstate = geterrcode();
+
+			if (ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) ||
+				++tries >= MOST_TRIES)
+				PG_RE_THROW();
+			MemoryContextSwitchTo(memory);
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(memory);
+			claim_rewind(run->claim);
+			claimed = -1;
+		}
+		PG_END_TRY();
+	}
+	return claimed;
+}
+
+/* As the caller, with a deadline on every lock, under a snapshot of its own. */
+static void
+begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SetUserIdAndSecContext(shared->current_user, shared->security_context);
+	/* constraints that wait for the commit would refuse the whole chunk */
+	{
+		ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
+
+		immediate->deferred = false;
+		AfterTriggerSetState(immediate);
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Called with an error at hand: rolls back, and tells the first cause.  What
+ * reaches the log is the SQLSTATE; the text goes to the caller alone, and it
+ * has been through chunk.c's hands.
+ */
+static void
+report_error(void)
+{
+	ErrorData  *error;
+	Outcome		outcome = OUTCOME_FAILED;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	FlushErrorState();
+	disable_all_timeouts(false);
+	ConditionVariableCancelSleep();
+	AbortOutOfAnyTransaction();
+	LWLockReleaseAll();
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		outcome = shared->deadline != 0 && GetCurrentTimestamp() >= shared->deadline ?
+			OUTCOME_TIMED_OUT : OUTCOME_CANCELED;
+	shared_fail(shared, outcome, error->sqlerrcode, error->message, error->hint,
+				worker_number, chunk_number);
+	if (outcome == OUTCOME_FAILED)
+		ereport(LOG,
+				(errmsg("epro_etl worker %d of run " INT64_FORMAT " failed with SQLSTATE %s",
+						worker_number, (int64) pg_atomic_read_u64(&shared->run_id),
+						unpack_sql_state(error->sqlerrcode))));
+	ConditionVariableBroadcast(&shared->opened);
+	RESUME_INTERRUPTS();
+}
+
+/*
+ * The worker is done; the last one closes the run.  One that comes later than
+ * that finds nothing to do, and closes it again with the same words.
+ */
+static void
+leave(void)
+{
+	/* a cancel must not interrupt what says that there was one */
+	HOLD_CANCEL_INTERRUPTS();
+	disable_all_timeouts(false);
+	if (leave_once())
+	{
+		PG_TRY();
+		{
+			close_run();
+		}
+		PG_CATCH();
+		{
+			report_error();
+		}
+		PG_END_TRY();
+	}
+	wake_caller();
+	RESUME_CANCEL_INTERRUPTS();
+}
+
+/* Is no longer one of the active; true when it was the last of them. */
+static bool
+leave_once(void)
+{
+	if (has_left)
+		return false;
+	has_left = true;
+	progress_phase(&shared->workers[worker_number - 1], PHASE_ENDED);
+	pg_atomic_write_u32(&shared->workers[worker_number - 1].pid, 0);
+	return pg_atomic_sub_fetch_u32(&shared->active, 1) == 0;
+}
+
+/* On FATAL: whoever waits for us must not wait on. */
+static void
+leave_at_exit(int code, Datum arg)
+{
+	if (has_left)
+		return;
+	shared_fail(shared, OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN,
+				"a worker of the run was terminated", NULL,
+				worker_number, chunk_number);
+	(void) leave_once();
+	ConditionVariableBroadcast(&shared->opened);
+	wake_caller();
+}
+
+/* Writes the end of the run into the ledger, as far as it was opened. */
+static void
+close_run(void)
+{
+	int64		run_id = (int64) pg_atomic_read_u64(&shared->run_id);
+	Outcome		outcome;
+	int			sqlstate;
+	int			worker;
+	int64		chunk;
+	char		message[MOST_MESSAGE];
+	int64		remaining = -1;
+
+	if (run_id == 0)
+		return;
+	SpinLockAcquire(&shared->mutex);
+	outcome = shared->outcome;
+	sqlstate = shared->sqlstate;
+	worker = shared->error_worker;
+	chunk = shared->error_chunk;
+	memcpy(message, shared->error_message, sizeof(message));
+	SpinLockRelease(&shared->mutex);
+
+	if (outcome == OUTCOME_NONE)
+		remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
+	begin_transaction();
+	account_close_run(run_id, outcome_name(outcome), sqlstate,
+					  message[0] ? message : NULL, worker, chunk, remaining);
+	commit_transaction();
+	pg_atomic_write_u32(&shared->closed, 1);
+}
+
+static void
+wake_caller(void)
+{
+	SetLatch(&shared->caller->procLatch);
+}

@@ -1,0 +1,336 @@
+/*
+ * check.c
+ *		Edit checks: SQL boolean expressions over the items of a response.
+ *
+ * An expression is parsed, analysed and type-checked against the form, goes
+ * through the planner's expression preprocessing and is compiled for the
+ * executor's expression engine, once a process.  Evaluating it for a response
+ * runs no query: the answers stand in a virtual tuple.
+ *
+ * Three-valued: false is a finding; NULL is a finding of the kind "not
+ * evaluated", neither a pass nor a fail.  An expression may raise an error
+ * (division by zero): that is the one thing here that is not pure.  check()
+ * leaves the number of the check at hand in set->current, and the composition
+ * catches the error, records it and goes on behind it.
+ *
+ * Columns of the record: an item each, then subject (the pseudonym: no stage
+ * behind de-identification sees an identifier), visit, authored and study.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_expr.h"
+#include "parser/parser.h"
+#include "parser/scansup.h"
+#include "stages/form.h"
+#include "stages/stages.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "words/errors.h"
+
+/* the response's own columns, behind the items */
+enum
+{
+	OWN_SUBJECT = 0,
+	OWN_VISIT,
+	OWN_AUTHORED,
+	OWN_STUDY,
+	OWN_COUNT
+};
+
+static const struct
+{
+	const char *name;
+	Oid			type;
+}			own_columns[OWN_COUNT] = {
+	[OWN_SUBJECT] = {"subject", TEXTOID},
+	[OWN_VISIT] = {"visit", TEXTOID},
+	[OWN_AUTHORED] = {"authored", TIMESTAMPTZOID},
+	[OWN_STUDY] = {"study", TEXTOID},
+};
+
+static Node *analyse(CheckSet *set, const char *expression, const char *what);
+static Node *resolve_column(ParseState *pstate, ColumnRef *reference);
+static void point_into_expression(void *expression);
+static Datum span_datum(Span span, bool *isnull);
+
+/* Makes an empty set for a form, in the current memory context. */
+CheckSet *
+checkset_create(const CompiledForm *form)
+{
+	CheckSet   *set = palloc0(sizeof(CheckSet));
+	int			ncolumns = form->nnodes + OWN_COUNT;
+	TupleDesc	shape = CreateTemplateTupleDesc(ncolumns);
+
+	for (int i = 0; i < form->nnodes; i++)
+		TupleDescInitEntry(shape, (AttrNumber) (i + 1), NULL,
+						   item_type_oid(form->nodes[i]->type, form->nodes[i]->fits_int4),
+						   -1, 0);
+	for (int i = 0; i < OWN_COUNT; i++)
+		TupleDescInitEntry(shape, (AttrNumber) (form->nnodes + i + 1), NULL,
+						   own_columns[i].type, -1, 0);
+
+	set->form = form;
+	set->record = MakeSingleTupleTableSlot(shape, &TTSOpsVirtual);
+	set->context = CreateStandaloneExprContext();
+	set->context->ecxt_scantuple = set->record;
+	set->used = palloc0(sizeof(bool) * ncolumns);
+	return set;
+}
+
+/*
+ * Compiles a boolean expression over the form's items; "what" names it in
+ * errors.  The result lives in the current memory context.
+ */
+ExprState *
+checkset_compile(CheckSet *set, const char *expression, const char *what)
+{
+	Node	   *node = analyse(set, expression, what);
+
+	return ExecInitExpr(expression_planner((Expr *) node), NULL);
+}
+
+/* Compiles an edit check and adds it to the set. */
+void
+checkset_add(CheckSet *set, const char *name, Severity severity,
+			 const char *expression, const char *condition, const char *message)
+{
+	EditCheck  *added;
+
+	if (set->nchecks >= set->room)
+	{
+		set->room = Max(8, set->room * 2);
+		set->checks = set->checks ?
+			repalloc(set->checks, set->room * sizeof(EditCheck)) :
+			palloc(set->room * sizeof(EditCheck));
+	}
+	added = &set->checks[set->nchecks++];
+	added->name = pstrdup(name);
+	added->severity = severity;
+	added->message = pstrdup(message ? message : "the edit check does not hold");
+	added->condition = condition ?
+		checkset_compile(set, condition, psprintf("condition of edit check \"%s\"", name)) : NULL;
+	added->expression =
+		checkset_compile(set, expression, psprintf("edit check \"%s\"", name));
+}
+
+/*
+ * Puts the answers that any expression reads into the record.  An answer that
+ * is not of its item's type is NULL there: the keyword "type" has reported it,
+ * and a check over it cannot be evaluated.
+ */
+void
+checkset_read(CheckSet *set, const Response *response)
+{
+	const CompiledForm *form = set->form;
+	TupleTableSlot *record = set->record;
+
+	ResetExprContext(set->context);
+	ExecClearTuple(record);
+	for (int i = 0; i < form->nnodes + OWN_COUNT; i++)
+	{
+		record->tts_isnull[i] = true;
+		if (!set->used[i])
+			continue;
+		if (i < form->nnodes)
+		{
+			const FormNode *node = form->nodes[i];
+
+			if (value_datum(&response->values[i],
+							item_type_oid(node->type, node->fits_int4), -1,
+							&record->tts_values[i], &record->tts_isnull[i]) != NULL)
+				record->tts_isnull[i] = true;
+			continue;
+		}
+		switch (i - form->nnodes)
+		{
+			case OWN_SUBJECT:
+				record->tts_values[i] = CStringGetTextDatum(response->subject_key);
+				record->tts_isnull[i] = false;
+				break;
+			case OWN_VISIT:
+				record->tts_values[i] = span_datum(response->visit, &record->tts_isnull[i]);
+				break;
+			case OWN_AUTHORED:
+				record->tts_values[i] = TimestampTzGetDatum(response->authored);
+				record->tts_isnull[i] = response->authored_isnull;
+				break;
+			case OWN_STUDY:
+				record->tts_values[i] = span_datum(response->study, &record->tts_isnull[i]);
+				break;
+		}
+	}
+	ExecStoreVirtualTuple(record);
+}
+
+/* Evaluates one expression over the record at hand.  May raise an error. */
+bool
+checkset_holds(CheckSet *set, ExprState *expression, bool *isnull)
+{
+	return DatumGetBool(ExecEvalExprSwitchContext(expression, set->context,
+												  isnull));
+}
+
+/*
+ * Judges the checks from the given one on.  May raise an error, which belongs
+ * to the check number set->current.
+ */
+void
+check(CheckSet *set, Response *response, int from)
+{
+	for (set->current = from; set->current < set->nchecks; set->current++)
+	{
+		EditCheck  *at_hand = &set->checks[set->current];
+		bool		isnull;
+		bool		holds;
+
+		if (at_hand->condition != NULL)
+		{
+			/* a condition that is unknown leaves the check not evaluated */
+			holds = checkset_holds(set, at_hand->condition, &isnull);
+			if (!isnull && !holds)
+				continue;
+			if (isnull)
+			{
+				finding_add(response->findings, FINDING_NOT_EVALUATED,
+							SEVERITY_INFORMATION, "", at_hand->name,
+							"the condition could not be evaluated");
+				continue;
+			}
+		}
+		holds = checkset_holds(set, at_hand->expression, &isnull);
+		if (isnull)
+			finding_add(response->findings, FINDING_NOT_EVALUATED,
+						SEVERITY_INFORMATION, "", at_hand->name,
+						"the check could not be evaluated");
+		else if (!holds)
+			finding_add(response->findings, FINDING_CHECK, at_hand->severity,
+						"", at_hand->name, at_hand->message);
+	}
+}
+
+/* Parses and analyses; errors point into the expression. */
+static Node *
+analyse(CheckSet *set, const char *expression, const char *what)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	ErrorContextCallback pointing;
+	List	   *raw;
+	SelectStmt *select;
+	ResTarget  *target;
+	Node	   *node;
+
+	pointing.callback = point_into_expression;
+	pointing.arg = (void *) expression;
+	pointing.previous = error_context_stack;
+	error_context_stack = &pointing;
+
+	raw = raw_parser(expression, RAW_PARSE_PLPGSQL_EXPR);
+	select = (SelectStmt *) linitial_node(RawStmt, raw)->stmt;
+	if (!IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
+		select->fromClause != NIL || select->whereClause != NULL ||
+		select->groupClause != NIL || select->havingClause != NULL ||
+		select->windowClause != NIL || select->sortClause != NIL ||
+		select->limitCount != NULL || select->limitOffset != NULL ||
+		select->lockingClause != NIL || select->distinctClause != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("%s must be one expression", what),
+				 errhint("Write what stands behind CHECK in a table, without clauses of a query.")));
+	target = linitial_node(ResTarget, select->targetList);
+
+	pstate->p_sourcetext = expression;
+	pstate->p_pre_columnref_hook = resolve_column;
+	pstate->p_ref_hook_state = set;
+	node = transformExpr(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT);
+	node = coerce_to_boolean(pstate, node, what);
+	assign_expr_collations(pstate, node);
+
+	if (contain_volatile_functions(node))
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+				 errmsg("%s calls a volatile function", what),
+				 errdetail("A rule must give the same verdict for the same response."),
+				 errhint("Use functions marked IMMUTABLE or STABLE.")));
+	error_context_stack = pointing.previous;
+	free_parsestate(pstate);
+	return node;
+}
+
+/* A name is an item, dotted as the groups are nested, or one of the own. */
+static Node *
+resolve_column(ParseState *pstate, ColumnRef *reference)
+{
+	CheckSet   *set = pstate->p_ref_hook_state;
+	StringInfoData name;
+	ListCell   *cell;
+	FormNode   *node;
+	int			column = -1;
+	Form_pg_attribute attribute;
+
+	initStringInfo(&name);
+	foreach(cell, reference->fields)
+	{
+		if (!IsA(lfirst(cell), String))
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("a rule must name its items one by one"),
+					 parser_errposition(pstate, reference->location)));
+		appendStringInfo(&name, "%s%s", name.len ? "." : "", strVal(lfirst(cell)));
+	}
+
+	node = form_find(set->form, name.data);
+	if (node != NULL)
+		column = node->slot;
+	for (int i = 0; column < 0 && i < OWN_COUNT; i++)
+	{
+		if (strcmp(name.data, own_columns[i].name) == 0)
+			column = set->form->nnodes + i;
+	}
+	if (column < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("form \"%s\" has no item \"%s\"", set->form->name, name.data),
+				 errhint("Name an item of the form, or subject, visit, authored or study."),
+				 parser_errposition(pstate, reference->location)));
+
+	set->used[column] = true;
+	attribute = TupleDescAttr(set->record->tts_tupleDescriptor, column);
+	{
+		Var		   *var = makeVar(1, (AttrNumber) (column + 1), attribute->atttypid, -1,
+								  attribute->attcollation, 0);
+
+		var->location = reference->location;
+		return (Node *) var;
+	}
+}
+
+/* The position is one in the expression, not in the statement that calls us. */
+static void
+point_into_expression(void *expression)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery((const char *) expression);
+	}
+}
+
+static Datum
+span_datum(Span span, bool *isnull)
+{
+	*isnull = (span.data == NULL);
+	if (*isnull)
+		return (Datum) 0;
+	return PointerGetDatum(cstring_to_text_with_len(span.data, span.len));
+}

@@ -1,0 +1,874 @@
+/*
+ * form.c
+ *		Compiles a JSON Schema (2020-12) into the form that the stages walk.
+ *
+ * A questionnaire needs a part of JSON Schema; the rest is refused here, with
+ * the JSON Pointer of the keyword, because a keyword that is passed over in
+ * silence is a check that never ran.  The same goes for a misspelt one.
+ *
+ * Every level's properties are sorted as jsonb sorts its keys (length first,
+ * then bytes), so that decode.c meets all of them in one merge pass.
+ *
+ * Compiling raises errors; walking never does.  All of the compiled form,
+ * the texts of its findings included, is allocated in the memory context that
+ * is current at the call and lives until that context is reset, which also
+ * frees the regular expressions (malloc'ed by the server before 16).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/memutils.h"
+#include "words/errors.h"
+#include "stages/form.h"
+
+#define SCHEMA_DIALECT "https://json-schema.org/draft/2020-12/schema"
+
+/* top code of an age when set_deid() names none (HIPAA: 90 and over) */
+#define DEFAULT_AGE_CAP 90
+
+const char *const keyword_name[KEYWORD_COUNT] = {
+	[KEYWORD_REQUIRED] = "required",
+	[KEYWORD_TYPE] = "type",
+	[KEYWORD_CONST] = "const",
+	[KEYWORD_ENUM] = "enum",
+	[KEYWORD_MINIMUM] = "minimum",
+	[KEYWORD_MAXIMUM] = "maximum",
+	[KEYWORD_EXCLUSIVE_MINIMUM] = "exclusiveMinimum",
+	[KEYWORD_EXCLUSIVE_MAXIMUM] = "exclusiveMaximum",
+	[KEYWORD_MIN_LENGTH] = "minLength",
+	[KEYWORD_MAX_LENGTH] = "maxLength",
+	[KEYWORD_PATTERN] = "pattern",
+	[KEYWORD_FORMAT] = "format",
+};
+
+/* Keywords that say nothing about a response, and so may be passed over. */
+static const char *const annotations[] = {
+	"$comment", "$id", "$schema", "default", "deprecated", "description",
+	"examples", "readOnly", "title", "writeOnly",
+};
+
+static const struct
+{
+	const char *name;
+	uint16		bit;
+}			type_names[] = {
+	{"null", TYPE_NULL},
+	{"boolean", TYPE_BOOLEAN},
+	{"integer", TYPE_INTEGER},
+	{"number", TYPE_NUMBER},
+	{"string", TYPE_STRING},
+	{"array", TYPE_ARRAY},
+	{"object", TYPE_OBJECT},
+},			normalise_names[] = {
+	{"trim", NORMALISE_TRIM},
+	{"width", NORMALISE_WIDTH},
+	{"coerce", NORMALISE_COERCE},
+	{"fold", NORMALISE_FOLD},
+	{"blank", NORMALISE_BLANK},
+};
+
+/* One property schema at hand, and where it stands in the definition. */
+typedef struct Place
+{
+	FormNode   *node;
+	const char *schema;			/* JSON Pointer of the schema */
+	uint8		inherited;		/* normalisation declared further out */
+	JsonbValue *required;		/* "required" of this level, or NULL */
+	JsonbValue *properties;
+	bool		normalise_declared;
+} Place;
+
+static void compile_schema(FormNode *node, JsonbContainer *schema,
+						   const char *where, uint8 inherited);
+static void compile_keyword(Place *place, JsonbValue *key, JsonbValue *value);
+static void compile_type(Place *place, JsonbValue *value, const char *where);
+static void compile_options(Place *place, Keyword keyword, JsonbValue *value,
+							const char *where);
+static void compile_limit(Place *place, Keyword keyword, JsonbValue *value,
+						  const char *where);
+static void compile_length(Place *place, Keyword keyword, JsonbValue *value,
+						   const char *where);
+static void compile_pattern(Place *place, JsonbValue *value, const char *where);
+static void compile_format(Place *place, JsonbValue *value, const char *where);
+static void compile_normalise(Place *place, JsonbValue *value,
+							  const char *where);
+static void compile_properties(Place *place);
+static void compile_required(Place *place);
+static void settle_type(FormNode *node);
+static void number_nodes(CompiledForm *form, FormNode *group);
+static int	count_nodes(const FormNode *group);
+static void collect_slots(CompiledForm *form);
+static void set_value(Value *value, JsonbValue *from);
+static const char *deeper(const char *pointer, const char *key, int keylen);
+static int	compare_keys(const void *a, const void *b);
+static void free_pattern(void *pattern);
+static bool text_is(const JsonbValue *value, const char *name);
+static char *text_of(const JsonbValue *value);
+
+pg_attribute_noreturn() static void refuse(const char *where, const char *what, const char *hint);
+
+/*
+ * Compiles a definition.  Raises EP003 with the JSON Pointer of what is wrong
+ * or not supported.
+ */
+CompiledForm *
+form_compile(const char *name, const char *version, Jsonb *definition)
+{
+	CompiledForm *form = palloc0(sizeof(CompiledForm));
+	FormNode   *root = palloc0(sizeof(FormNode));
+
+	if (!JB_ROOT_IS_OBJECT(definition))
+		refuse("", "a form definition must be a JSON object",
+			   "Pass a JSON Schema of type \"object\" with \"properties\".");
+
+	/* the compiled form keeps pointers to texts: have an own copy */
+	definition = (Jsonb *) PG_DETOAST_DATUM_COPY(PointerGetDatum(definition));
+
+	form->name = pstrdup(name);
+	form->version = pstrdup(version);
+	form->root = root;
+	root->key = "";
+	root->name = "";
+	root->pointer = "";
+	root->slot = -1;
+	compile_schema(root, &definition->root, "", 0);
+	if (root->nchildren == 0)
+		refuse("/properties", "a form must declare at least one item",
+			   "Name the items under \"properties\".");
+	if (root->types != 0 && (root->types & TYPE_OBJECT) == 0)
+		refuse("/type", "a form must be of type object",
+			   "A response is an object: items by name.");
+
+	form->nodes = palloc(sizeof(FormNode *) * count_nodes(root));
+	number_nodes(form, root);
+	collect_slots(form);
+	return form;
+}
+
+static void
+compile_schema(FormNode *node, JsonbContainer *schema, const char *where,
+			   uint8 inherited)
+{
+	Place		place = {0};
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	check_stack_depth();
+
+	place.node = node;
+	place.schema = where;
+	place.inherited = inherited;
+
+	iterator = JsonbIteratorInit(schema);
+	token = JsonbIteratorNext(&iterator, &key, false);
+	while ((token = JsonbIteratorNext(&iterator, &key, true)) == WJB_KEY)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		compile_keyword(&place, &key, &value);
+	}
+
+	if (!place.normalise_declared)
+		node->normalise = inherited;
+	if (place.properties != NULL)
+		compile_properties(&place);
+	if (place.required != NULL)
+		compile_required(&place);
+	settle_type(node);
+}
+
+/* Takes one keyword in, or refuses it. */
+static void
+compile_keyword(Place *place, JsonbValue *key, JsonbValue *value)
+{
+	const char *where = deeper(place->schema, key->val.string.val,
+							   key->val.string.len);
+	JsonbValue *copy;
+
+	for (int k = 0; k < KEYWORD_COUNT; k++)
+	{
+		if (!text_is(key, keyword_name[k]))
+			continue;
+		switch ((Keyword) k)
+		{
+			case KEYWORD_REQUIRED:
+				copy = palloc(sizeof(JsonbValue));
+				*copy = *value;
+				place->required = copy;
+				return;
+			case KEYWORD_TYPE:
+				compile_type(place, value, where);
+				return;
+			case KEYWORD_CONST:
+			case KEYWORD_ENUM:
+				compile_options(place, (Keyword) k, value, where);
+				return;
+			case KEYWORD_MINIMUM:
+			case KEYWORD_MAXIMUM:
+			case KEYWORD_EXCLUSIVE_MINIMUM:
+			case KEYWORD_EXCLUSIVE_MAXIMUM:
+				compile_limit(place, (Keyword) k, value, where);
+				return;
+			case KEYWORD_MIN_LENGTH:
+			case KEYWORD_MAX_LENGTH:
+				compile_length(place, (Keyword) k, value, where);
+				return;
+			case KEYWORD_PATTERN:
+				compile_pattern(place, value, where);
+				return;
+			case KEYWORD_FORMAT:
+				compile_format(place, value, where);
+				return;
+		}
+	}
+
+	if (text_is(key, "properties"))
+	{
+		if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+			refuse(where, "\"properties\" must be an object", NULL);
+		copy = palloc(sizeof(JsonbValue));
+		*copy = *value;
+		place->properties = copy;
+		return;
+	}
+	if (text_is(key, "x-normalise"))
+	{
+		compile_normalise(place, value, where);
+		return;
+	}
+	if (text_is(key, "$schema"))
+	{
+		if (value->type != jbvString || !text_is(value, SCHEMA_DIALECT))
+			refuse(where, "the definition is written in another dialect",
+				   "The dialect must be " SCHEMA_DIALECT ".");
+		return;
+	}
+	for (int i = 0; i < (int) lengthof(annotations); i++)
+	{
+		if (text_is(key, annotations[i]))
+			return;
+	}
+	refuse(where, "unknown or unsupported keyword",
+		   "Correct its spelling, or state the rule as an edit check with epro_etl.add_edit_check().");
+}
+
+static void
+compile_type(Place *place, JsonbValue *value, const char *where)
+{
+	FormNode   *node = place->node;
+	StringInfoData says;
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	element;
+	bool		single = (value->type == jbvString);
+
+	initStringInfo(&says);
+	appendStringInfoString(&says, "must be of type");
+
+	if (!single &&
+		!(value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data)))
+		refuse(where, "\"type\" must be a type name or an array of them", NULL);
+
+	iterator = single ? NULL : JsonbIteratorInit(value->val.binary.data);
+	if (!single)
+		(void) JsonbIteratorNext(&iterator, &element, false);
+	for (;;)
+	{
+		bool		known = false;
+
+		if (single)
+			element = *value;
+		else
+		{
+			token = JsonbIteratorNext(&iterator, &element, true);
+			if (token != WJB_ELEM)
+				break;
+		}
+		for (int i = 0; i < (int) lengthof(type_names); i++)
+		{
+			if (element.type == jbvString && text_is(&element, type_names[i].name))
+			{
+				appendStringInfo(&says, "%s %s", node->types ? " or" : "",
+								 type_names[i].name);
+				node->types |= type_names[i].bit;
+				known = true;
+			}
+		}
+		if (!known)
+			refuse(where, "unknown type",
+				   "The types are null, boolean, integer, number, string, array and object.");
+		if (single)
+			break;
+	}
+	if (node->types == 0)
+		refuse(where, "\"type\" names no type", NULL);
+	node->has |= 1 << KEYWORD_TYPE;
+	node->message[KEYWORD_TYPE] = says.data;
+}
+
+/* enum's values, and const's as the one after them */
+static void
+compile_options(Place *place, Keyword keyword, JsonbValue *value,
+				const char *where)
+{
+	FormNode   *node = place->node;
+	int			room = 1;
+	JsonbIterator *iterator;
+	JsonbValue	element;
+	Value	   *options;
+
+	if (keyword == KEYWORD_ENUM)
+	{
+		if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+			refuse(where, "\"enum\" must be an array", NULL);
+		room = JsonContainerSize(value->val.binary.data) + 1;
+		if (room == 1)
+			refuse(where, "\"enum\" must not be empty", NULL);
+	}
+
+	/* the two keywords may come in either order: const's place is the last */
+	options = palloc0(sizeof(Value) * (room + 1));
+	if (keyword == KEYWORD_CONST)
+	{
+		Value		constant = {0};
+
+		set_value(&constant, value);
+		if (node->options != NULL)
+			node->options[node->noptions] = constant;
+		else
+		{
+			options[0] = constant;
+			node->options = options;
+		}
+		node->message[keyword] = "must be the declared constant";
+	}
+	else
+	{
+		int			n = 0;
+
+		iterator = JsonbIteratorInit(value->val.binary.data);
+		(void) JsonbIteratorNext(&iterator, &element, false);
+		while (JsonbIteratorNext(&iterator, &element, true) == WJB_ELEM)
+			set_value(&options[n++], &element);
+		if (node->has & (1 << KEYWORD_CONST))
+			options[n] = node->options[0];
+		node->options = options;
+		node->noptions = n;
+		node->message[keyword] = psprintf("must be one of the %d declared values", n);
+	}
+	node->has |= 1 << keyword;
+}
+
+static void
+compile_limit(Place *place, Keyword keyword, JsonbValue *value,
+			  const char *where)
+{
+	FormNode   *node = place->node;
+	static const char *const relation[] = {
+		[KEYWORD_MINIMUM] = ">=",
+		[KEYWORD_MAXIMUM] = "<=",
+		[KEYWORD_EXCLUSIVE_MINIMUM] = ">",
+		[KEYWORD_EXCLUSIVE_MAXIMUM] = "<",
+	};
+	int			len;
+
+	if (value->type != jbvNumeric)
+		refuse(where, "a limit must be a number", NULL);
+	set_value(&node->bound[keyword], value);
+	node->has |= 1 << keyword;
+	node->message[keyword] = psprintf("must be %s %s", relation[keyword],
+									  value_text(&node->bound[keyword], &len));
+}
+
+static void
+compile_length(Place *place, Keyword keyword, JsonbValue *value,
+			   const char *where)
+{
+	FormNode   *node = place->node;
+	Value		length = {0};
+
+	if (value->type == jbvNumeric)
+		set_value(&length, value);
+	if (length.kind != VALUE_INTEGER || length.number < 0)
+		refuse(where, "a length must be a whole number, zero or more", NULL);
+	if (keyword == KEYWORD_MIN_LENGTH)
+		node->min_length = length.number;
+	else
+		node->max_length = length.number;
+	node->has |= 1 << keyword;
+	node->message[keyword] = psprintf("must have at %s " INT64_FORMAT " characters",
+									  keyword == KEYWORD_MIN_LENGTH ? "least" : "most",
+									  length.number);
+}
+
+/*
+ * JSON Schema's patterns are ECMA-262's, PostgreSQL's engine has advanced
+ * regular expressions.  What both write alike means the same; what only ours
+ * knows (directors and embedded options) is refused.  The C collation keeps a
+ * class the same on every server.
+ */
+static void
+compile_pattern(Place *place, JsonbValue *value, const char *where)
+{
+	FormNode   *node = place->node;
+	char	   *text;
+	pg_wchar   *wide;
+	int			wide_len;
+	regex_t    *pattern;
+	MemoryContextCallback *callback;
+	int			code;
+
+	if (value->type != jbvString)
+		refuse(where, "\"pattern\" must be a text", NULL);
+	text = text_of(value);
+	if (strncmp(text, "***", 3) == 0 ||
+		(strncmp(text, "(?", 2) == 0 && text[2] != '\0' &&
+		 strchr(":=!<", text[2]) == NULL))
+		refuse(where, "the pattern uses an option that JSON Schema does not know",
+			   "Patterns are ECMA-262's; write the cases out.");
+
+	wide = palloc((strlen(text) + 1) * sizeof(pg_wchar));
+	wide_len = pg_mb2wchar_with_len(text, wide, strlen(text));
+	pattern = palloc0(sizeof(regex_t));
+	code = pg_regcomp(pattern, wide, wide_len, REG_ADVANCED | REG_NOSUB,
+					  C_COLLATION_OID);
+	if (code != REG_OKAY)
+	{
+		char		reason[100];
+
+		pg_regerror(code, pattern, reason, sizeof(reason));
+		refuse(where, psprintf("the pattern cannot be used: %s", reason),
+			   "Write it as an advanced regular expression, which JSON Schema's patterns mostly are.");
+	}
+	callback = palloc(sizeof(MemoryContextCallback));
+	callback->func = free_pattern;
+	callback->arg = pattern;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+
+	node->pattern = pattern;
+	node->has |= 1 << KEYWORD_PATTERN;
+	node->message[KEYWORD_PATTERN] = "must match the declared pattern";
+}
+
+static void
+compile_format(Place *place, JsonbValue *value, const char *where)
+{
+	FormNode   *node = place->node;
+
+	if (value->type == jbvString && text_is(value, "date"))
+	{
+		node->format = FORMAT_DATE;
+		node->message[KEYWORD_FORMAT] = "must be a date (RFC 3339: YYYY-MM-DD)";
+	}
+	else if (value->type == jbvString && text_is(value, "time"))
+	{
+		node->format = FORMAT_TIME;
+		node->message[KEYWORD_FORMAT] = "must be a time with its offset (RFC 3339)";
+	}
+	else if (value->type == jbvString && text_is(value, "date-time"))
+	{
+		node->format = FORMAT_DATE_TIME;
+		node->message[KEYWORD_FORMAT] = "must be a date-time with its offset (RFC 3339)";
+	}
+	else
+		refuse(where, "unknown or unsupported format",
+			   "The formats are date, date-time and time; use \"pattern\" for others.");
+	node->has |= 1 << KEYWORD_FORMAT;
+}
+
+/* "x-normalise": the changes of representation that this item allows */
+static void
+compile_normalise(Place *place, JsonbValue *value, const char *where)
+{
+	JsonbIterator *iterator;
+	JsonbValue	element;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		refuse(where, "\"x-normalise\" must be an array", NULL);
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	(void) JsonbIteratorNext(&iterator, &element, false);
+	while (JsonbIteratorNext(&iterator, &element, true) == WJB_ELEM)
+	{
+		bool		known = false;
+
+		for (int i = 0; i < (int) lengthof(normalise_names); i++)
+		{
+			if (element.type == jbvString && text_is(&element, normalise_names[i].name))
+			{
+				place->node->normalise |= normalise_names[i].bit;
+				known = true;
+			}
+		}
+		if (!known)
+			refuse(where, "unknown normalisation",
+				   "The normalisations are trim, width, coerce, fold and blank.");
+	}
+	place->normalise_declared = true;
+}
+
+static void
+compile_properties(Place *place)
+{
+	FormNode   *group = place->node;
+	JsonbContainer *properties = place->properties->val.binary.data;
+	const char *where = deeper(place->schema, "properties", strlen("properties"));
+	JsonbIterator *iterator;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	group->children = palloc(sizeof(FormNode *) * (JsonContainerSize(properties) + 1));
+	iterator = JsonbIteratorInit(properties);
+	(void) JsonbIteratorNext(&iterator, &key, false);
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
+	{
+		FormNode   *node = palloc0(sizeof(FormNode));
+		const char *below;
+
+		CHECK_FOR_INTERRUPTS();
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		node->key = text_of(&key);
+		node->keylen = key.val.string.len;
+		if (node->keylen == 0)
+			refuse(where, "an item needs a name", NULL);
+		node->pointer = deeper(group->pointer, node->key, node->keylen);
+		node->name = group->name[0] == '\0' ? node->key :
+			psprintf("%s.%s", group->name, node->key);
+		node->message[KEYWORD_REQUIRED] = "must be answered";
+		below = deeper(where, node->key, node->keylen);
+		if (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data))
+			refuse(below, "a property's schema must be an object", NULL);
+		compile_schema(node, value.val.binary.data, below, group->normalise);
+		group->children[group->nchildren++] = node;
+	}
+	qsort(group->children, group->nchildren, sizeof(FormNode *), compare_keys);
+}
+
+static void
+compile_required(Place *place)
+{
+	const char *where = deeper(place->schema, "required", strlen("required"));
+	JsonbIterator *iterator;
+	JsonbValue	element;
+
+	if (place->required->type != jbvBinary ||
+		!JsonContainerIsArray(place->required->val.binary.data))
+		refuse(where, "\"required\" must be an array of item names", NULL);
+	iterator = JsonbIteratorInit(place->required->val.binary.data);
+	(void) JsonbIteratorNext(&iterator, &element, false);
+	while (JsonbIteratorNext(&iterator, &element, true) == WJB_ELEM)
+	{
+		FormNode   *found = NULL;
+
+		if (element.type != jbvString)
+			refuse(where, "\"required\" must be an array of item names", NULL);
+		for (int i = 0; i < place->node->nchildren; i++)
+		{
+			if (text_is(&element, place->node->children[i]->key))
+				found = place->node->children[i];
+		}
+		if (found == NULL)
+			refuse(deeper(where, element.val.string.val, element.val.string.len),
+				   "a required item is not declared under \"properties\"",
+				   "Declare it, or correct its spelling.");
+		found->has |= 1 << KEYWORD_REQUIRED;
+	}
+}
+
+/* Which SQL type an item has. */
+static void
+settle_type(FormNode *node)
+{
+	uint16		types = node->types & ~TYPE_NULL;
+
+	switch (types)
+	{
+		case TYPE_BOOLEAN:
+			node->type = ITEM_BOOLEAN;
+			break;
+		case TYPE_INTEGER:
+			{
+				const Value *low = &node->bound[KEYWORD_MINIMUM];
+				const Value *high = &node->bound[KEYWORD_MAXIMUM];
+
+				node->type = ITEM_INTEGER;
+				node->fits_int4 =
+					low->kind == VALUE_INTEGER && low->number >= PG_INT32_MIN &&
+					high->kind == VALUE_INTEGER && high->number <= PG_INT32_MAX;
+				break;
+			}
+		case TYPE_NUMBER:
+		case TYPE_NUMBER | TYPE_INTEGER:
+			node->type = ITEM_NUMBER;
+			break;
+		case TYPE_STRING:
+			node->type = node->format == FORMAT_DATE ? ITEM_DATE :
+				node->format == FORMAT_TIME ? ITEM_TIME :
+				node->format == FORMAT_DATE_TIME ? ITEM_TIMESTAMP : ITEM_TEXT;
+			break;
+		default:
+			node->type = ITEM_JSON;
+			break;
+	}
+}
+
+/*
+ * Adds a de-identification rule to a compiled form; raises an error when the
+ * form has no such item, or the method cannot be applied to it.
+ */
+void
+form_deidentify(CompiledForm *form, const char *path, const char *method,
+				Jsonb *params)
+{
+	FormNode   *node = NULL;
+	JsonbIterator *iterator = JsonbIteratorInit(&params->root);
+	JsonbValue	key;
+	JsonbValue	value;
+	bool		to_age = false;
+
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		if (strcmp(form->nodes[i]->pointer, path) == 0)
+			node = form->nodes[i];
+	}
+	if (node == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("form \"%s\" has no item at \"%s\"", form->name, path),
+				 errhint("Name the item by its JSON Pointer, such as \"/email\".")));
+	if (node->nchildren > 0 && strcmp(method, "remove") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is a group of items", path),
+				 errhint("Only the method \"remove\" takes a whole group.")));
+	if (!JB_ROOT_IS_OBJECT(params))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameters of a de-identification method must be a JSON object")));
+
+	node->deid_cap = DEFAULT_AGE_CAP;
+	(void) JsonbIteratorNext(&iterator, &key, false);
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
+	{
+		Value		number = {0};
+
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		if (value.type == jbvNumeric)
+			set_value(&number, &value);
+		if (strcmp(method, "generalize") == 0 && text_is(&key, "to") &&
+			value.type == jbvString && text_is(&value, "age"))
+			to_age = true;
+		else if (strcmp(method, "generalize") == 0 && text_is(&key, "cap") &&
+				 number.kind == VALUE_INTEGER &&
+				 number.number >= 1 && number.number <= 150)
+			node->deid_cap = (int) number.number;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("method \"%s\" does not take the parameter \"%s\", or not with this value",
+							method, text_of(&key)),
+					 errhint("The method \"generalize\" takes {\"to\": \"age\", \"cap\": 90}; the others take none.")));
+	}
+
+	if (strcmp(method, "keep") == 0)
+		node->deid = DEID_KEEP;
+	else if (strcmp(method, "remove") == 0)
+		node->deid = DEID_REMOVE;
+	else if (strcmp(method, "redact") == 0)
+	{
+		if (node->type != ITEM_TEXT)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("item \"%s\" is not a text and cannot be redacted", path),
+					 errhint("Use the method \"remove\".")));
+		node->deid = DEID_REDACT;
+	}
+	else if (strcmp(method, "generalize") == 0)
+	{
+		if (!to_age || node->type != ITEM_DATE)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("method \"generalize\" makes an age of a date: item \"%s\" must be of format date, and the parameters must say so",
+							path),
+					 errhint("Use params => '{\"to\": \"age\"}' with an item of type string and format date.")));
+		node->deid = DEID_AGE;
+		node->type = ITEM_INTEGER;
+		node->fits_int4 = true;
+	}
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown de-identification method \"%s\"", method),
+				 errhint("The methods are keep, remove, redact and generalize.")));
+	collect_slots(form);
+}
+
+/*
+ * Finds an item by name: exactly, or else, when only one item is meant,
+ * without regard to case, because SQL folds what is not quoted.
+ */
+FormNode *
+form_find(const CompiledForm *form, const char *name)
+{
+	FormNode   *folded = NULL;
+	int			matches = 0;
+
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		FormNode   *node = form->nodes[i];
+
+		if (!form_node_is_item(node))
+			continue;
+		if (strcmp(node->name, name) == 0)
+			return node;
+		if (pg_strcasecmp(node->name, name) == 0)
+		{
+			folded = node;
+			matches++;
+		}
+	}
+	return matches == 1 ? folded : NULL;
+}
+
+/* Is it a question, rather than a group of questions? */
+bool
+form_node_is_item(const FormNode *node)
+{
+	return node->nchildren == 0;
+}
+
+static int
+count_nodes(const FormNode *group)
+{
+	int			n = 1;
+
+	for (int i = 0; i < group->nchildren; i++)
+		n += count_nodes(group->children[i]);
+	return n;
+}
+
+static void
+number_nodes(CompiledForm *form, FormNode *group)
+{
+	for (int i = 0; i < group->nchildren; i++)
+	{
+		FormNode   *node = group->children[i];
+
+		node->slot = form->nnodes;
+		form->nodes[form->nnodes++] = node;
+		number_nodes(form, node);
+	}
+}
+
+/* The slots that normalise and de-identify have to visit, and no others. */
+static void
+collect_slots(CompiledForm *form)
+{
+	form->normalised = palloc(sizeof(int) * form->nnodes);
+	form->deidentified = palloc(sizeof(int) * form->nnodes);
+	form->nnormalised = form->ndeidentified = 0;
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		if (form->nodes[i]->normalise != 0)
+			form->normalised[form->nnormalised++] = i;
+		if (form->nodes[i]->deid != DEID_KEEP)
+			form->deidentified[form->ndeidentified++] = i;
+	}
+}
+
+static void
+set_value(Value *value, JsonbValue *from)
+{
+	memset(value, 0, sizeof(*value));
+	switch (from->type)
+	{
+		case jbvNull:
+			value->kind = VALUE_NULL;
+			break;
+		case jbvBool:
+			value->kind = VALUE_BOOLEAN;
+			value->number = from->val.boolean ? 1 : 0;
+			break;
+		case jbvNumeric:
+			value_set_numeric(value, from->val.numeric);
+			break;
+		case jbvString:
+			value->kind = VALUE_TEXT;
+			value->data = from->val.string.val;
+			value->len = from->val.string.len;
+			break;
+		case jbvBinary:
+			value->kind = JsonContainerIsArray(from->val.binary.data) ?
+				VALUE_ARRAY : VALUE_OBJECT;
+			value->data = from->val.binary.data;
+			value->len = from->val.binary.len;
+			break;
+		default:
+			elog(ERROR, "unexpected jsonb value type %d", (int) from->type);
+	}
+}
+
+/* A JSON Pointer one key deeper, the key escaped (RFC 6901, section 3). */
+static const char *
+deeper(const char *pointer, const char *key, int keylen)
+{
+	StringInfoData longer;
+
+	initStringInfo(&longer);
+	appendStringInfo(&longer, "%s/", pointer);
+	for (int i = 0; i < keylen; i++)
+	{
+		if (key[i] == '~')
+			appendStringInfoString(&longer, "~0");
+		else if (key[i] == '/')
+			appendStringInfoString(&longer, "~1");
+		else
+			appendStringInfoChar(&longer, key[i]);
+	}
+	return longer.data;
+}
+
+/* jsonb's order of keys: by length, then by bytes (see jsonb_util.c) */
+static int
+compare_keys(const void *a, const void *b)
+{
+	const FormNode *left = *(FormNode *const *) a;
+	const FormNode *right = *(FormNode *const *) b;
+
+	if (left->keylen != right->keylen)
+		return left->keylen < right->keylen ? -1 : 1;
+	return memcmp(left->key, right->key, left->keylen);
+}
+
+static void
+free_pattern(void *pattern)
+{
+	pg_regfree((regex_t *) pattern);
+}
+
+static bool
+text_is(const JsonbValue *value, const char *name)
+{
+	return value->val.string.len == (int) strlen(name) &&
+		memcmp(value->val.string.val, name, value->val.string.len) == 0;
+}
+
+static char *
+text_of(const JsonbValue *value)
+{
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+static void
+refuse(const char *where, const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_EPRO_FORM_REFUSED),
+			 errmsg("form definition refused at \"%s\": %s", where, what),
+			 hint ? errhint("%s", hint) : 0));
+}

@@ -1,0 +1,21 @@
+/*
+ * form.h
+ *		The form compiler: a JSON Schema becomes the structure that the
+ *		stages walk.
+ */
+#ifndef EPRO_ETL_STAGES_FORM_H
+#define EPRO_ETL_STAGES_FORM_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+#include "words/form.h"
+
+extern CompiledForm *form_compile(const char *name, const char *version,
+								  Jsonb *definition);
+extern void form_deidentify(CompiledForm *form, const char *path,
+							const char *method, Jsonb *params);
+extern FormNode *form_find(const CompiledForm *form, const char *name);
+extern bool form_node_is_item(const FormNode *node);
+
+#endif							/* EPRO_ETL_STAGES_FORM_H */

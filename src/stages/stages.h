@@ -1,0 +1,70 @@
+/*
+ * stages.h
+ *		The pure stages, one verb a file, in the order of the flow.
+ *
+ * Each takes a compiled form and a response, allocates in the current memory
+ * context, touches no table, no shared memory, no clock and no setting, and
+ * reports bad data as findings.  None raises an error for data, and none
+ * knows another: the composition is pipeline/chunk.c's.
+ */
+#ifndef EPRO_ETL_STAGES_H
+#define EPRO_ETL_STAGES_H
+
+#include "postgres.h"
+
+#include "common/hmac.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "words/response.h"
+
+/* ---- decode.c: payload to values ---- */
+extern bool decode(const CompiledForm *form, Response *response);
+
+/* ---- deidentify.c: identifiers out, pseudonym in ---- */
+typedef struct Pseudonymiser Pseudonymiser;
+
+extern Pseudonymiser *pseudonymiser_create(const uint8 *key, size_t len);
+extern void pseudonymiser_wipe(Pseudonymiser *pseudonymiser);
+extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
+					   Response *response);
+
+/* ---- normalise.c: representation, never meaning ---- */
+extern void normalise(const CompiledForm *form, Response *response);
+
+/* ---- validate.c: the keywords of the form ---- */
+extern void validate(const CompiledForm *form, Response *response);
+
+/* ---- check.c: edit checks, and other declared expressions ---- */
+typedef struct EditCheck
+{
+	const char *name;
+	Severity	severity;
+	const char *message;
+	ExprState  *condition;		/* NULL: always */
+	ExprState  *expression;
+} EditCheck;
+
+/* A form's expressions and the record they read; one at a time per process. */
+typedef struct CheckSet
+{
+	const CompiledForm *form;
+	TupleTableSlot *record;		/* a column an item, then the response's own */
+	ExprContext *context;
+	bool	   *used;			/* by column: does an expression read it? */
+	EditCheck  *checks;
+	int			nchecks;
+	int			room;
+	int			current;		/* the check being evaluated: what raised */
+} CheckSet;
+
+extern CheckSet *checkset_create(const CompiledForm *form);
+extern ExprState *checkset_compile(CheckSet *set, const char *expression,
+								   const char *what);
+extern void checkset_add(CheckSet *set, const char *name, Severity severity,
+						 const char *expression, const char *condition,
+						 const char *message);
+extern void checkset_read(CheckSet *set, const Response *response);
+extern bool checkset_holds(CheckSet *set, ExprState *expression, bool *isnull);
+extern void check(CheckSet *set, Response *response, int from);
+
+#endif							/* EPRO_ETL_STAGES_H */

@@ -1,0 +1,291 @@
+/*
+ * validate.c
+ *		The keywords of the form, judged for one response.
+ *
+ * All that does not hold is reported, not only the first; but an answer of
+ * the wrong type is reported as that alone.  An answer that de-identification
+ * took out counts as given, and is not judged further: set_deid() says so
+ * when the rule is made.
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "stages/parse.h"
+#include "stages/stages.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
+static void validate_group(const FormNode *group, Response *response);
+static void validate_node(const FormNode *node, Response *response);
+static bool type_holds(const FormNode *node, const Value *value);
+static void validate_number(const FormNode *node, const Value *value,
+							Response *response);
+static void validate_text(const FormNode *node, Value *value,
+						  Response *response);
+static bool limit_holds(Keyword keyword, const Value *value,
+						const Value *limit);
+static bool pattern_holds(const FormNode *node, const Value *value);
+static bool format_holds(const FormNode *node, Value *value);
+static bool equal_values(const Value *a, const Value *b);
+static void report(const FormNode *node, Keyword keyword, Response *response);
+
+/* Judges response->values; the findings say what does not hold. */
+void
+validate(const CompiledForm *form, Response *response)
+{
+	validate_group(form->root, response);
+}
+
+static void
+validate_group(const FormNode *group, Response *response)
+{
+	check_stack_depth();
+	for (int i = 0; i < group->nchildren; i++)
+		validate_node(group->children[i], response);
+}
+
+static void
+validate_node(const FormNode *node, Response *response)
+{
+	Value	   *value = &response->values[node->slot];
+
+	if (value->kind == VALUE_ABSENT)
+	{
+		if (node->has & (1 << KEYWORD_REQUIRED))
+			report(node, KEYWORD_REQUIRED, response);
+		return;
+	}
+	if (node->deid != DEID_KEEP || value->kind == VALUE_REMOVED)
+		return;
+
+	if (!type_holds(node, value))
+	{
+		report(node, KEYWORD_TYPE, response);
+		return;
+	}
+	if (node->has & ((1 << KEYWORD_CONST) | (1 << KEYWORD_ENUM)))
+	{
+		if ((node->has & (1 << KEYWORD_CONST)) &&
+			!equal_values(value, &node->options[node->noptions]))
+			report(node, KEYWORD_CONST, response);
+		if (node->has & (1 << KEYWORD_ENUM))
+		{
+			int			i = 0;
+
+			while (i < node->noptions && !equal_values(value, &node->options[i]))
+				i++;
+			if (i == node->noptions)
+				report(node, KEYWORD_ENUM, response);
+		}
+	}
+
+	switch (value->kind)
+	{
+		case VALUE_INTEGER:
+		case VALUE_NUMERIC:
+			validate_number(node, value, response);
+			break;
+		case VALUE_TEXT:
+			validate_text(node, value, response);
+			break;
+		case VALUE_OBJECT:
+			validate_group(node, response);
+			break;
+		default:
+			break;
+	}
+}
+
+static bool
+type_holds(const FormNode *node, const Value *value)
+{
+	uint16		bits = 0;
+
+	if (node->types == 0)
+		return true;
+	switch (value->kind)
+	{
+		case VALUE_NULL:
+			bits = TYPE_NULL;
+			break;
+		case VALUE_BOOLEAN:
+			bits = TYPE_BOOLEAN;
+			break;
+		case VALUE_INTEGER:
+			bits = TYPE_INTEGER | TYPE_NUMBER;
+			break;
+		case VALUE_NUMERIC:
+			/* typed: a whole number beyond int64, such as 1e400 */
+			bits = TYPE_NUMBER | (value->typed ? TYPE_INTEGER : 0);
+			break;
+		case VALUE_TEXT:
+			bits = TYPE_STRING;
+			break;
+		case VALUE_ARRAY:
+			bits = TYPE_ARRAY;
+			break;
+		case VALUE_OBJECT:
+			bits = TYPE_OBJECT;
+			break;
+		case VALUE_ABSENT:
+		case VALUE_REMOVED:
+			return true;
+	}
+	return (node->types & bits) != 0;
+}
+
+static void
+validate_number(const FormNode *node, const Value *value, Response *response)
+{
+	for (Keyword keyword = KEYWORD_MINIMUM; keyword <= KEYWORD_EXCLUSIVE_MAXIMUM; keyword++)
+	{
+		if ((node->has & (1 << keyword)) &&
+			!limit_holds(keyword, value, &node->bound[keyword]))
+			report(node, keyword, response);
+	}
+}
+
+static bool
+limit_holds(Keyword keyword, const Value *value, const Value *limit)
+{
+	int			order;
+
+	if (value->kind == VALUE_INTEGER && limit->kind == VALUE_INTEGER)
+		order = (value->number > limit->number) - (value->number < limit->number);
+	else
+		order = DatumGetInt32(DirectFunctionCall2(numeric_cmp,
+												  NumericGetDatum(value_numeric(value)),
+												  NumericGetDatum(value_numeric(limit))));
+	switch (keyword)
+	{
+		case KEYWORD_MINIMUM:
+			return order >= 0;
+		case KEYWORD_MAXIMUM:
+			return order <= 0;
+		case KEYWORD_EXCLUSIVE_MINIMUM:
+			return order > 0;
+		default:
+			return order < 0;
+	}
+}
+
+static void
+validate_text(const FormNode *node, Value *value, Response *response)
+{
+	if (node->has & ((1 << KEYWORD_MIN_LENGTH) | (1 << KEYWORD_MAX_LENGTH)))
+	{
+		bool		has_min = (node->has & (1 << KEYWORD_MIN_LENGTH)) != 0;
+		bool		has_max = (node->has & (1 << KEYWORD_MAX_LENGTH)) != 0;
+
+		/*
+		 * A character has one to four bytes: count only where bytes do not
+		 * decide.
+		 */
+		if ((has_max && value->len > node->max_length) ||
+			(has_min && value->len / 4 < node->min_length))
+		{
+			int64		length = (int64) utf8_length(value->data, value->len);
+
+			if (has_min && length < node->min_length)
+				report(node, KEYWORD_MIN_LENGTH, response);
+			if (has_max && length > node->max_length)
+				report(node, KEYWORD_MAX_LENGTH, response);
+		}
+	}
+	if (node->pattern != NULL && !pattern_holds(node, value))
+		report(node, KEYWORD_PATTERN, response);
+	if (node->format != FORMAT_NONE && !format_holds(node, value))
+		report(node, KEYWORD_FORMAT, response);
+}
+
+/* A pattern is searched for, not anchored (JSON Schema, section 6.3.3). */
+static bool
+pattern_holds(const FormNode *node, const Value *value)
+{
+	pg_wchar   *wide = palloc(((Size) value->len + 1) * sizeof(pg_wchar));
+	int			wide_len = pg_mb2wchar_with_len(value->data, wide, value->len);
+	int			code = pg_regexec(node->pattern, wide, wide_len, 0, NULL, 0,
+								  NULL, 0);
+
+	pfree(wide);
+	/* interrupted, or out of the engine's room: cannot be said to hold */
+	if (code != REG_OKAY && code != REG_NOMATCH)
+		CHECK_FOR_INTERRUPTS();
+	return code == REG_OKAY;
+}
+
+/* Reads the text by its format, and keeps what was read for the sink. */
+static bool
+format_holds(const FormNode *node, Value *value)
+{
+	ParsedDate	date;
+	ParsedTime	time;
+
+	switch (node->format)
+	{
+		case FORMAT_DATE:
+			if (parse_date(value->data, value->len, &date) != PARSE_OK)
+				return false;
+			value->number = date2j(date.year, date.month, date.day) - POSTGRES_EPOCH_JDATE;
+			break;
+		case FORMAT_TIME:
+			if (parse_time(value->data, value->len, &time) != PARSE_OK)
+				return false;
+			value->number = ((time.hour * INT64CONST(60) + time.minute) * 60 +
+							 time.second) * USECS_PER_SEC + time.micros;
+			value->zone = -time.offset_seconds;
+			break;
+		case FORMAT_DATE_TIME:
+			if (parse_date_time(value->data, value->len, &date, &time) != PARSE_OK)
+				return false;
+			value->number = (date2j(date.year, date.month, date.day) -
+							 POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
+				((time.hour * INT64CONST(60) + time.minute) * 60 +
+				 time.second - time.offset_seconds) * USECS_PER_SEC + time.micros;
+			break;
+		case FORMAT_NONE:
+			return true;
+	}
+	value->typed = true;
+	return true;
+}
+
+/* Equality as JSON Schema has it: 1 and 1.0 are the same number. */
+static bool
+equal_values(const Value *a, const Value *b)
+{
+	if ((a->kind == VALUE_INTEGER || a->kind == VALUE_NUMERIC) &&
+		(b->kind == VALUE_INTEGER || b->kind == VALUE_NUMERIC))
+	{
+		if (a->kind == VALUE_INTEGER && b->kind == VALUE_INTEGER)
+			return a->number == b->number;
+		return DatumGetInt32(DirectFunctionCall2(numeric_cmp,
+												 NumericGetDatum(value_numeric(a)),
+												 NumericGetDatum(value_numeric(b)))) == 0;
+	}
+	if (a->kind != b->kind)
+		return false;
+	switch (a->kind)
+	{
+		case VALUE_TEXT:
+			return a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
+		case VALUE_BOOLEAN:
+			return a->number == b->number;
+		case VALUE_ARRAY:
+		case VALUE_OBJECT:
+			return compareJsonbContainers((JsonbContainer *) a->data,
+										  (JsonbContainer *) b->data) == 0;
+		default:
+			return true;
+	}
+}
+
+static void
+report(const FormNode *node, Keyword keyword, Response *response)
+{
+	finding_add(response->findings, FINDING_SCHEMA, SEVERITY_ERROR,
+				node->pointer, keyword_name[keyword], node->message[keyword]);
+}

@@ -1,0 +1,86 @@
+/*
+ * compat.h
+ *		What differs between PostgreSQL 15, 17 and 18, and nothing else.
+ *
+ * Bodies of functions carry no #if: each difference gets one name here, so
+ * that a new server version is one file's work.
+ */
+#ifndef EPRO_ETL_COMPAT_H
+#define EPRO_ETL_COMPAT_H
+
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/jsonapi.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+
+/* varatt macros moved out of postgres.h in 16 */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* The summarizing-index argument came in 16. */
+#if PG_VERSION_NUM >= 160000
+#define epro_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+#else
+#define epro_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+#endif
+
+/* pg_class_aclcheck and friends became object_aclcheck for most classes in 16;
+ * relations and attributes kept theirs, schemas did not. */
+#if PG_VERSION_NUM >= 160000
+#include "catalog/pg_namespace.h"
+#define epro_namespace_aclcheck(nsp, role, mode) \
+	object_aclcheck(NamespaceRelationId, nsp, role, mode)
+#else
+#define epro_namespace_aclcheck(nsp, role, mode) \
+	pg_namespace_aclcheck(nsp, role, mode)
+#endif
+
+/* A lexer on the caller's stack in 15 and 16 became an argument in 17. */
+#if PG_VERSION_NUM >= 170000
+#define epro_json_lexer(text, len, encoding) \
+	makeJsonLexContextCstringLen(NULL, text, len, encoding, true)
+#else
+#define epro_json_lexer(text, len, encoding) \
+	makeJsonLexContextCstringLen(text, len, encoding, true)
+#endif
+
+/* Semantic actions return an error code since 16, nothing before. */
+#if PG_VERSION_NUM >= 160000
+typedef JsonParseErrorType EproJsonAction;
+#define EPRO_JSON_GO_ON return JSON_SUCCESS
+#else
+typedef void EproJsonAction;
+#define EPRO_JSON_GO_ON return
+#endif
+
+/* Wait events of extensions carry their own names since 17. */
+#if PG_VERSION_NUM >= 170000
+#define EPRO_WAIT_EVENT(variable, name) \
+	((variable) != 0 ? (variable) : ((variable) = WaitEventExtensionNew(name)))
+#else
+#define EPRO_WAIT_EVENT(variable, name) (PG_WAIT_EXTENSION)
+#endif
+
+/* The transaction's own time limit is a setting since 17. */
+#if PG_VERSION_NUM >= 170000
+#define EPRO_HAS_TRANSACTION_TIMEOUT 1
+#else
+#define EPRO_HAS_TRANSACTION_TIMEOUT 0
+#endif
+
+/* A TupleDesc's attribute array became compact in 18. */
+#if PG_VERSION_NUM >= 180000
+#define EPRO_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "epro_etl", .version = "0.1.0")
+#else
+#define EPRO_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif							/* EPRO_ETL_COMPAT_H */

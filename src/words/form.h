@@ -1,0 +1,114 @@
+/*
+ * form.h
+ *		The compiled form: what a worker keeps of a registered definition.
+ *
+ * Immutable once compiled.  Everything in it, messages included, lives in the
+ * memory context it was compiled in, so that a finding can point at it.
+ */
+#ifndef EPRO_ETL_FORM_H
+#define EPRO_ETL_FORM_H
+
+#include "postgres.h"
+
+#include "regex/regex.h"
+#include "words/value.h"
+
+/* JSON types as bits of FormNode.types; 0 means that any is welcome */
+#define TYPE_NULL		0x01
+#define TYPE_BOOLEAN	0x02
+#define TYPE_INTEGER	0x04
+#define TYPE_NUMBER		0x08
+#define TYPE_STRING		0x10
+#define TYPE_ARRAY		0x20
+#define TYPE_OBJECT		0x40
+
+/* what "x-normalise" may declare */
+#define NORMALISE_TRIM		0x01
+#define NORMALISE_WIDTH		0x02
+#define NORMALISE_COERCE	0x04
+#define NORMALISE_FOLD		0x08
+#define NORMALISE_BLANK		0x10
+
+/* The validation keywords, in the order in which they are judged. */
+typedef enum Keyword
+{
+	KEYWORD_REQUIRED = 0,
+	KEYWORD_TYPE,
+	KEYWORD_CONST,
+	KEYWORD_ENUM,
+	KEYWORD_MINIMUM,
+	KEYWORD_MAXIMUM,
+	KEYWORD_EXCLUSIVE_MINIMUM,
+	KEYWORD_EXCLUSIVE_MAXIMUM,
+	KEYWORD_MIN_LENGTH,
+	KEYWORD_MAX_LENGTH,
+	KEYWORD_PATTERN,
+	KEYWORD_FORMAT
+} Keyword;
+
+#define KEYWORD_COUNT (KEYWORD_FORMAT + 1)
+
+typedef enum Format
+{
+	FORMAT_NONE = 0,
+	FORMAT_DATE,
+	FORMAT_TIME,
+	FORMAT_DATE_TIME
+} Format;
+
+typedef enum DeidMethod
+{
+	DEID_KEEP = 0,
+	DEID_REMOVE,				/* the answer is not there any more */
+	DEID_REDACT,				/* a fixed text stands where the answer was */
+	DEID_AGE					/* generalize: a date becomes years of age */
+} DeidMethod;
+
+/* One property: an item, or (with children) a group of items. */
+typedef struct FormNode
+{
+	const char *key;			/* property name, not terminated for jsonb's
+								 * sake only: it is terminated here */
+	int			keylen;
+	const char *name;			/* item name: keys joined by dots */
+	const char *pointer;		/* JSON Pointer (RFC 6901) into the payload */
+	int			slot;			/* index of its Value in a response */
+	uint32		has;			/* bit a Keyword: which are declared */
+	uint16		types;
+	uint8		normalise;
+	Format		format;
+	ItemType	type;			/* the SQL side, see item_type_oid() */
+	bool		fits_int4;
+
+	DeidMethod	deid;
+	int			deid_cap;		/* age: the top code, e.g. 90 */
+
+	Value	   *options;		/* enum's values, then const's as the last */
+	int			noptions;		/* of enum */
+	Value		bound[KEYWORD_EXCLUSIVE_MAXIMUM + 1];	/* the four limits */
+	int64		min_length;
+	int64		max_length;
+	regex_t    *pattern;
+
+	const char *message[KEYWORD_COUNT]; /* what a finding says */
+
+	struct FormNode **children; /* in jsonb's key order */
+	int			nchildren;
+} FormNode;
+
+typedef struct CompiledForm
+{
+	const char *name;
+	const char *version;
+	FormNode   *root;			/* the response itself: a group */
+	FormNode  **nodes;			/* every node but the root, by slot */
+	int			nnodes;
+	int		   *normalised;		/* slots with something to normalise */
+	int			nnormalised;
+	int		   *deidentified;	/* slots with a method other than keep */
+	int			ndeidentified;
+} CompiledForm;
+
+extern const char *const keyword_name[KEYWORD_COUNT];
+
+#endif							/* EPRO_ETL_FORM_H */

@@ -1,0 +1,64 @@
+/*
+ * value.h
+ *		One answer, and how it becomes a datum of an SQL type.
+ */
+#ifndef EPRO_ETL_VALUE_H
+#define EPRO_ETL_VALUE_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+/* What an answer is, after decoding and whatever stages have run since. */
+typedef enum ValueKind
+{
+	VALUE_ABSENT = 0,			/* not answered */
+	VALUE_REMOVED,				/* answered, and taken out by de-identification */
+	VALUE_NULL,					/* JSON null */
+	VALUE_BOOLEAN,
+	VALUE_INTEGER,				/* a number that is a whole one and fits int64 */
+	VALUE_NUMERIC,				/* any other number */
+	VALUE_TEXT,
+	VALUE_ARRAY,
+	VALUE_OBJECT
+} ValueKind;
+
+/* The SQL side of an item: what an edit check sees and create_sink() makes. */
+typedef enum ItemType
+{
+	ITEM_JSON = 0,
+	ITEM_BOOLEAN,
+	ITEM_INTEGER,
+	ITEM_NUMBER,
+	ITEM_TEXT,
+	ITEM_DATE,
+	ITEM_TIME,
+	ITEM_TIMESTAMP
+} ItemType;
+
+typedef struct Value
+{
+	ValueKind	kind;
+	bool		typed;			/* a TEXT whose format was read into number */
+	int			len;			/* TEXT: bytes; ARRAY, OBJECT: container bytes */
+	const void *data;			/* TEXT: bytes, not terminated; numbers: the
+								 * Numeric or NULL; ARRAY, OBJECT: container */
+	int64		number;			/* BOOLEAN 0/1; INTEGER; typed TEXT: days,
+								 * microseconds of the day, or microseconds */
+	int			zone;			/* typed time: seconds west of UTC */
+} Value;
+
+/* Why a value is not in a column: NULL when it is. */
+typedef const char *ConversionFault;
+
+extern bool value_from_numeric(Numeric numeric, int64 *integer);
+extern void value_set_numeric(Value *value, Numeric numeric);
+extern Numeric value_numeric(const Value *value);
+extern char *value_text(const Value *value, int *len);
+extern Oid	item_type_oid(ItemType type, bool fits_int4);
+extern bool item_type_loads(ItemType type, Oid column_type);
+extern ConversionFault value_datum(const Value *value, Oid type, int32 typmod,
+								   Datum *datum, bool *isnull);
+
+#endif							/* EPRO_ETL_VALUE_H */
