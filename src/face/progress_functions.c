@@ -49,7 +49,7 @@ epro_etl_progress(PG_FUNCTION_ARGS)
 static void
 list_run(ReturnSetInfo *rsinfo, RunShared *shared)
 {
-	for (int i = 0; i < shared->nworkers; i++)
+	for (int i = 0; i < (int) pg_atomic_read_u32(&shared->registered); i++)
 	{
 		Progress   *progress = &shared->workers[i];
 		Datum		values[10];

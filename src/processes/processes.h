@@ -20,6 +20,9 @@
 /* length of an error message that crosses processes; a diagnostic, not data */
 #define MOST_MESSAGE 1024
 
+/* what the caller is told when the run's own timeout is over */
+#define MESSAGE_DEADLINE "deadline exceeded: the run did not end within its timeout"
+
 /* How a run ended.  The first cause that is set stays. */
 typedef enum Outcome
 {
@@ -95,6 +98,7 @@ typedef struct RunShared
 	char		error_hint[MOST_MESSAGE];	/* under mutex */
 
 	pg_atomic_uint32 stop;		/* 1: claim no more */
+	pg_atomic_uint32 registered;	/* workers that were asked for and may come */
 	pg_atomic_uint32 arrived;	/* workers that have come; the first leads */
 	pg_atomic_uint32 active;	/* of these, those that have not left */
 	pg_atomic_uint32 closed;	/* 1: the ledger says how the run ended */

@@ -126,6 +126,7 @@ run_launch(const RunRequest *request)
 	workers = Min(workers, Max(1, (int) Min(nblocks, MAX_WORKERS)));
 	owned = create_shared(request, workers, pipeline_id, source.relid, nblocks);
 	owned->nworkers = register_workers(owned, workers);
+	pg_atomic_write_u32(&owned->shared->registered, owned->nworkers);
 	if (owned->nworkers == 0)
 	{
 		run_forget(owned);
@@ -198,7 +199,7 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 		if (next != 0 && now >= next)
 		{
 			stop(owned, OUTCOME_TIMED_OUT, ERRCODE_EPRO_DEADLINE_EXCEEDED,
-				 "deadline exceeded: the run did not end within its timeout");
+				 MESSAGE_DEADLINE);
 			return true;
 		}
 		if (shared_outcome(shared) > OUTCOME_STOPPED)
@@ -341,6 +342,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	pg_atomic_init_u32(&shared->arrived, 0);
 	pg_atomic_init_u32(&shared->active, 0);
 	pg_atomic_init_u32(&shared->closed, 0);
+	pg_atomic_init_u32(&shared->registered, 0);
 	pg_atomic_init_u64(&shared->run_id, 0);
 	ConditionVariableInit(&shared->opened);
 	ranges_init(&shared->ranges, nblocks, workers);

@@ -346,8 +346,12 @@ report_error(void)
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		outcome = shared->deadline != 0 && GetCurrentTimestamp() >= shared->deadline ?
 			OUTCOME_TIMED_OUT : OUTCOME_CANCELED;
-	shared_fail(shared, outcome, error->sqlerrcode, error->message, error->hint,
-				worker_number, chunk_number);
+	if (outcome == OUTCOME_TIMED_OUT && shared->deadline_is_ours)
+		shared_fail(shared, outcome, ERRCODE_EPRO_DEADLINE_EXCEEDED, MESSAGE_DEADLINE,
+					NULL, worker_number, chunk_number);
+	else
+		shared_fail(shared, outcome, error->sqlerrcode, error->message, error->hint,
+					worker_number, chunk_number);
 	if (outcome == OUTCOME_FAILED)
 		ereport(LOG,
 				(errmsg("epro_etl worker %d of run " INT64_FORMAT " failed with SQLSTATE %s",
@@ -395,7 +399,11 @@ leave_once(void)
 	return pg_atomic_sub_fetch_u32(&shared->active, 1) == 0;
 }
 
-/* On FATAL: whoever waits for us must not wait on. */
+/*
+ * On FATAL: whoever waits for us must not wait on, and the ledger is told as
+ * well.  The server's own clean-up has rolled back by now; a transaction at
+ * this point of the exit is what dropping temporary tables does too.
+ */
 static void
 leave_at_exit(int code, Datum arg)
 {
@@ -404,7 +412,8 @@ leave_at_exit(int code, Datum arg)
 	shared_fail(shared, OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN,
 				"a worker of the run was terminated", NULL,
 				worker_number, chunk_number);
-	(void) leave_once();
+	if (leave_once() && OidIsValid(MyDatabaseId))
+		close_run();
 	ConditionVariableBroadcast(&shared->opened);
 	wake_caller();
 }
