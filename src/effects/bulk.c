@@ -52,13 +52,15 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
 	BulkInsertState bulk = GetBulkInsertState();
 	bool		has_constraints = RelationGetDescr(relation)->constr != NULL;
+	/* a copy is not reference-counted: the resource owner need not count slots */
+	TupleDesc	shape = CreateTupleDescCopy(RelationGetDescr(relation));
 
 	InitResultRelInfo(target, relation, 0, NULL, 0);
 	ExecOpenIndices(target, false);
 
 	for (int i = 0; i < n; i++)
 	{
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(relation), &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(shape, &TTSOpsHeapTuple);
 		ExecStoreHeapTuple(tuples[i], slots[i], false);
 		if (has_constraints)
 		{

@@ -226,6 +226,13 @@ claim_create(const Source *source, BlockRanges *ranges, bool keep)
 	return claim;
 }
 
+/* The source was looked up anew: it is the same relation, perhaps renamed. */
+void
+claim_set_source(Claim *claim, const Source *source)
+{
+	claim->source = source;
+}
+
 /*
  * Claims up to most rows in the current transaction and copies them, into the
  * current memory context.  Returns their number: 0 when all ranges are done.

@@ -96,6 +96,7 @@ extern int64 source_rows(const Source *source);
 extern void ranges_init(BlockRanges *ranges, BlockNumber nblocks, int nworkers);
 extern Claim *claim_create(const Source *source, BlockRanges *ranges,
 						   bool keep);
+extern void claim_set_source(Claim *claim, const Source *source);
 extern int	claim_chunk(Claim *claim, int most, HeapTuple *rows);
 extern void claim_rewind(Claim *claim);
 extern void claim_accept(Claim *claim);
@@ -136,6 +137,7 @@ typedef struct StoreFacts
 
 extern Sink *sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
 					   Oid source_id_type);
+extern void sink_close(Sink *sink);
 extern HeapTuple sink_form_tuple(Sink *sink, const Response *response,
 								 const StoreFacts *facts, MemoryContext memory);
 extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);

@@ -264,6 +264,15 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 	SPI_finish();
 }
 
+/* Lets go of what a sink holds outside its memory context. */
+void
+sink_close(Sink *sink)
+{
+	if (sink->plan != NULL)
+		SPI_freeplan(sink->plan);
+	sink->plan = NULL;
+}
+
 static void
 check_privileges(Relation relation, const Sink *sink)
 {

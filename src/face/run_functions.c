@@ -63,6 +63,7 @@ epro_etl_start_run(PG_FUNCTION_ARGS)
 	OwnedRun   *owned;
 
 	read_request(fcinfo, "epro_etl.start_run()", &request);
+	request.outlives_statement = true;
 	owned = run_launch(&request);
 	if (owned == NULL)
 	{

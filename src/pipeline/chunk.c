@@ -126,6 +126,7 @@ run_chunk(Run *run, Counts *counts)
 	HeapTuple  *claimed;
 
 	run->pipeline = pipeline_refresh(run->pipeline);
+	claim_set_source(run->claim, &run->pipeline->source);
 	MemoryContextReset(run->chunk_memory);
 	caller = MemoryContextSwitchTo(run->chunk_memory);
 	memset(&run->findings, 0, sizeof(run->findings));

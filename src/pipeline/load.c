@@ -29,7 +29,13 @@
 /* Set by invalidation messages: what is compiled may be out of date. */
 static bool stale = false;
 
+/* The relations whose changes matter to the pipeline compiled last. */
+static Oid *watched = NULL;
+static int	nwatched = 0;
+
 static void watch_catalogs(void);
+static void watch_relations(const Pipeline *pipeline);
+static void free_pipeline(Pipeline *pipeline);
 static void relation_changed(Datum arg, Oid relid);
 static void function_changed(Datum arg, int cacheid, uint32 hashvalue);
 static void load_source(Pipeline *pipeline);
@@ -157,30 +163,29 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 	load_rules(pipeline);
 	load_sinks(pipeline);
 	AtEOXact_GUC(true, guc_level);
+	watch_relations(pipeline);
 
 	MemoryContextSwitchTo(caller);
 	return pipeline;
 }
 
-/* Compiles again, with the same versions, if anything has changed since. */
+/*
+ * Compiles again, with the same versions, if anything has changed since; the
+ * old one is freed then.  Returns the one to go on with.
+ */
 Pipeline *
 pipeline_refresh(Pipeline *pipeline)
 {
+	MemoryContext caller;
 	Pipeline   *fresh;
 
 	AcceptInvalidationMessages();
 	if (!stale)
 		return pipeline;
-	{
-		MemoryContext caller = MemoryContextSwitchTo(MemoryContextGetParent(pipeline->memory));
-
-		fresh = pipeline_load(pipeline->id, pipeline->versions);
-		MemoryContextSwitchTo(caller);
-	}
-	/*
-	 * The old one is left for the run's memory to free: the claim still reads
-	 * its source's names, which are the same.
-	 */
+	caller = MemoryContextSwitchTo(MemoryContextGetParent(pipeline->memory));
+	fresh = pipeline_load(pipeline->id, pipeline->versions);
+	MemoryContextSwitchTo(caller);
+	free_pipeline(pipeline);
 	return fresh;
 }
 
@@ -249,14 +254,45 @@ watch_catalogs(void)
 	watching = true;
 }
 
-/*
- * Any relation: to compile again costs a few milliseconds, and a change of a
- * relation in the middle of a run is rare.
- */
+/* What an invalidation of a relation is held against. */
+static void
+watch_relations(const Pipeline *pipeline)
+{
+	int			room = 1;
+
+	for (int i = 0; i < pipeline->nforms; i++)
+		room += pipeline->forms[i].nsinks;
+	nwatched = 0;
+	if (watched != NULL)
+		pfree(watched);
+	watched = MemoryContextAlloc(TopMemoryContext, sizeof(Oid) * room);
+	watched[nwatched++] = pipeline->source.relid;
+	for (int i = 0; i < pipeline->nforms; i++)
+	{
+		for (int s = 0; s < pipeline->forms[i].nsinks; s++)
+			watched[nwatched++] = pipeline->forms[i].sinks[s]->relid;
+	}
+}
+
+static void
+free_pipeline(Pipeline *pipeline)
+{
+	for (int i = 0; i < pipeline->nforms; i++)
+	{
+		for (int s = 0; s < pipeline->forms[i].nsinks; s++)
+			sink_close(pipeline->forms[i].sinks[s]);
+	}
+	MemoryContextDelete(pipeline->memory);
+}
+
+/* Called wherever invalidations are accepted: no more than a look-up. */
 static void
 relation_changed(Datum arg, Oid relid)
 {
-	stale = true;
+	if (!OidIsValid(relid))
+		stale = true;
+	for (int i = 0; i < nwatched && !stale; i++)
+		stale = (watched[i] == relid);
 }
 
 static void

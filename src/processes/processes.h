@@ -42,6 +42,7 @@ typedef struct RunRequest
 	double		max_reject_ratio;	/* -1: no limit */
 	TimestampTz deadline;		/* of timeout; 0: none */
 	bool		dry_run;
+	bool		outlives_statement; /* start_run(): belongs to the session */
 	char	   *reason;
 } RunRequest;
 

@@ -46,7 +46,6 @@ struct OwnedRun
 	RunShared  *shared;
 	BackgroundWorkerHandle **handles;
 	int			nworkers;		/* registered */
-	TimestampTz statement_deadline;
 	struct OwnedRun *next;
 };
 
@@ -58,6 +57,7 @@ static OwnedRun *create_shared(const RunRequest *request, int workers,
 							   BlockNumber nblocks);
 static int	register_workers(OwnedRun *owned, int workers);
 static bool wait_for_all(OwnedRun *owned, TimestampTz until);
+static TimestampTz statement_deadline(void);
 static bool all_ended(OwnedRun *owned);
 static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
 				 const char *message);
@@ -156,6 +156,7 @@ run_launch(const RunRequest *request)
 bool
 run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 {
+	TimestampTz statement = statement_deadline();
 	volatile bool ended = false;
 
 	PG_TRY();
@@ -165,8 +166,7 @@ run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 	PG_CATCH();
 	{
 		/* the statement's own timeout and a cancel have the same SQLSTATE */
-		bool		late = owned->statement_deadline != 0 &&
-			GetCurrentTimestamp() >= owned->statement_deadline;
+		bool		late = statement != 0 && GetCurrentTimestamp() >= statement;
 
 		stop(owned, late ? OUTCOME_TIMED_OUT : OUTCOME_CANCELED, geterrcode(),
 			 late ? "the caller's statement timeout" : "the caller was canceled");
@@ -319,9 +319,8 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	shared->max_rejects = request->max_rejects;
 	shared->max_reject_ratio = request->max_reject_ratio;
 	shared->started_at = GetCurrentTimestamp();
-	if (get_timeout_active(STATEMENT_TIMEOUT))
-		owned->statement_deadline = get_timeout_finish_time(STATEMENT_TIMEOUT);
-	shared->deadline = owned->statement_deadline;
+	/* a run that outlives the statement that starts it has its own time only */
+	shared->deadline = request->outlives_statement ? 0 : statement_deadline();
 	if (request->deadline != 0 &&
 		(shared->deadline == 0 || request->deadline < shared->deadline))
 	{
@@ -396,6 +395,14 @@ register_workers(OwnedRun *owned, int workers)
 	}
 	MemoryContextSwitchTo(caller);
 	return n;
+}
+
+/* When the statement at hand times out; 0: never. */
+static TimestampTz
+statement_deadline(void)
+{
+	return get_timeout_active(STATEMENT_TIMEOUT) ?
+		get_timeout_finish_time(STATEMENT_TIMEOUT) : 0;
 }
 
 static bool
