@@ -4,6 +4,7 @@
 #   make installcheck         regression and isolation tests against a running server
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
+#   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
 # must not break on the warnings of a compiler that is newer than itself.
@@ -63,13 +64,18 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-memory clean-tests
+
+ROWS ?= 100000 2000000
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
 
 check-all:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh
+
+bench-memory:
+	@bash test/bench/memory.sh $(ROWS)
 
 check-unit:
 	$(MAKE) -C test/unit check PG_CONFIG='$(PG_CONFIG)'

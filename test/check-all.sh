@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene unit fuzz pg_regress isolation pgtap pilot tap)
+all_suites=(build layers hygiene readme unit fuzz pg_regress isolation pgtap pilot tap)
 passed=0
 failed=0
 skipped=0
@@ -217,6 +217,12 @@ suite_hygiene()
 {
 	logged hygiene bash "$TREE/test/hygiene.sh"
 	count_closing hygiene
+}
+
+suite_readme()
+{
+	logged readme bash "$TREE/test/readme.sh"
+	count_closing readme
 }
 
 suite_unit()

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The README's tour against what really ran: every ```sql block of README.md
 # must stand, line for line, in expected/tour.out, which pg_regress holds
-# against the server. Prints a line a block and "readme: N passed, N failed".
+# against the server, but for blanks at a line's end. Prints a line a block and "readme: N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 awk '
+  { sub(/[ \t]+$/, "") }
   FNR == NR { expected = expected $0 "\n"; next }
   /^```sql$/ { inside = 1; block = ""; first = FNR + 1; next }
   /^```$/ && inside {

@@ -27,7 +27,8 @@ static void validate_text(const FormNode *node, Value *value,
 						  Response *response);
 static bool limit_holds(Keyword keyword, const Value *value,
 						const Value *limit);
-static bool pattern_holds(const FormNode *node, const Value *value);
+static void validate_pattern(const FormNode *node, const Value *value,
+							 Response *response);
 static bool format_holds(const FormNode *node, Value *value);
 static bool equal_values(const Value *a, const Value *b);
 static void report(const FormNode *node, Keyword keyword, Response *response);
@@ -195,15 +196,19 @@ validate_text(const FormNode *node, Value *value, Response *response)
 				report(node, KEYWORD_MAX_LENGTH, response);
 		}
 	}
-	if (node->pattern != NULL && !pattern_holds(node, value))
-		report(node, KEYWORD_PATTERN, response);
+	if (node->pattern != NULL)
+		validate_pattern(node, value, response);
 	if (node->format != FORMAT_NONE && !format_holds(node, value))
 		report(node, KEYWORD_FORMAT, response);
 }
 
-/* A pattern is searched for, not anchored (JSON Schema, section 6.3.3). */
-static bool
-pattern_holds(const FormNode *node, const Value *value)
+/*
+ * A pattern is searched for, not anchored (JSON Schema, section 6.3.3).  The
+ * engine may give up on a text: then nothing is known of it, and it does not
+ * pass.
+ */
+static void
+validate_pattern(const FormNode *node, const Value *value, Response *response)
 {
 	pg_wchar   *wide = palloc(((Size) value->len + 1) * sizeof(pg_wchar));
 	int			wide_len = pg_mb2wchar_with_len(value->data, wide, value->len);
@@ -211,10 +216,17 @@ pattern_holds(const FormNode *node, const Value *value)
 								  NULL, 0);
 
 	pfree(wide);
-	/* interrupted, or out of the engine's room: cannot be said to hold */
-	if (code != REG_OKAY && code != REG_NOMATCH)
-		CHECK_FOR_INTERRUPTS();
-	return code == REG_OKAY;
+	if (code == REG_OKAY)
+		return;
+	if (code == REG_NOMATCH)
+	{
+		report(node, KEYWORD_PATTERN, response);
+		return;
+	}
+	CHECK_FOR_INTERRUPTS();
+	finding_add(response->findings, FINDING_NOT_EVALUATED, SEVERITY_ERROR,
+				node->pointer, keyword_name[KEYWORD_PATTERN],
+				"the pattern could not be evaluated for this text");
 }
 
 /* Reads the text by its format, and keeps what was read for the sink. */

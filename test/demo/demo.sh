@@ -7,8 +7,9 @@
 #   make demo                    or: bash test/demo/demo.sh
 #   EPRO_KEEP=1 make demo        leaves the server's folder and log for a look
 #
-# demo.sql is given the psql variable `workers` (EPRO_DEMO_WORKERS, by default
-# 2). Whatever fails in it ends the demo with exit code 3.
+# demo.sql is given the psql variables `workers` (EPRO_DEMO_WORKERS, by default
+# 2) and `server_log`, which it searches for what must not be in there.
+# Whatever fails in it ends the demo with exit code 3.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=test/lib.sh
@@ -36,7 +37,7 @@ main()
 	echo "a throwaway server, $("$PG_CONFIG" --version), after $SECONDS s"
 	echo
 	supervise as_server_user psql -X -q -v ON_ERROR_STOP=1 -v workers="${EPRO_DEMO_WORKERS:-2}" \
-		-P pager=off -f "$WORK/demo/demo.sql" || {
+		-v server_log="$WORK/server/server.log" -P pager=off -f "$WORK/demo/demo.sql" || {
 		status=$?
 		cluster_log_tail server
 		echo "demo: demo.sql failed" >&2

@@ -18,9 +18,11 @@ CREATE EXTENSION epro_etl;
 \o
 \ir staged.sql
 
-\echo '1. Staged: responses to two forms in one table, some of them broken'
-SELECT form, count(*) AS responses, min(authored)::date AS first, max(authored)::date AS last
-FROM staging GROUP BY form ORDER BY responses DESC, form;
+SELECT count(*) AS staged, count(*) FILTER (WHERE form = 'MOOD') AS moods,
+       count(*) FILTER (WHERE form = 'DIARY') AS diaries
+FROM staging \gset
+\echo '1. Staged in one table:' :staged 'responses of 400 subjects, among them' :moods 'to MOOD and' :diaries 'to DIARY'
+\echo
 
 -- The pipeline: where responses come from, and a sink for each form. A sink is
 -- a table like any other; these get a key against duplicates, a constraint and
@@ -38,7 +40,6 @@ ALTER TABLE diary ADD CONSTRAINT one_a_day UNIQUE (subject_key, visit),
 -- run() would do it in one call. start_run() returns at once, so that the same
 -- session can watch; small chunks give it something to see.
 SET epro_etl.batch_size = 200;
-SELECT count(*) AS staged FROM staging \gset
 SELECT epro_etl.start_run('nightly', workers => :workers, reason => 'demo') AS run_id \gset
 
 -- waits until the workers have done so many responses, or have ended
@@ -50,16 +51,18 @@ BEGIN
         PERFORM pg_sleep(0.005);
     END LOOP;
 END $$;
-\set progress 'SELECT worker, phase, tuples_processed, tuples_excluded, blocks_done, blocks_total FROM epro_etl.stat_progress WHERE run_id = :run_id ORDER BY worker;'
+PREPARE progress (bigint) AS
+    SELECT worker, phase, tuples_processed, tuples_excluded, blocks_done, blocks_total
+    FROM epro_etl.stat_progress WHERE run_id = $1 ORDER BY worker;
 
 \echo '2. Progress seen on the way (epro_etl.stat_progress)'
 CALL pg_temp.wait_until(:run_id, 1);
-:progress
+EXECUTE progress (:run_id);
 \pset tuples_only on
 CALL pg_temp.wait_until(:run_id, :staged / 3);
-:progress
+EXECUTE progress (:run_id);
 CALL pg_temp.wait_until(:run_id, :staged * 2 / 3);
-:progress
+EXECUTE progress (:run_id);
 \pset tuples_only off
 
 \echo '3. The run (epro_etl.wait_run)'
@@ -78,18 +81,47 @@ GROUP BY form, kind, rule;
 SELECT * FROM judged ORDER BY form, kind, rule;
 
 \echo '6. Three quarantined responses and the reasons; a message never tells the answer'
-SELECT q.source_id, q.form, f.location, f.rule, f.message
-FROM (SELECT DISTINCT ON (rule) source_id FROM epro_etl.finding
-      WHERE rule IN ('generalize', 'payload', 'exclusiveMaximum') AND kind <> 'payload' OR message ~ 'twice'
-      ORDER BY rule, source_id::bigint) AS chosen
-     JOIN epro_etl.quarantine AS q USING (source_id)
-     JOIN epro_etl.finding AS f USING (run_id, source_id)
-ORDER BY q.source_id::bigint, f.location;
+SELECT source_id, form, location, rule, message
+FROM (SELECT DISTINCT ON (kind) run_id, source_id
+      FROM (SELECT *, count(*) OVER (PARTITION BY source_id) AS reasons FROM epro_etl.finding) AS f
+      WHERE kind IN ('schema', 'payload', 'error')
+      ORDER BY kind, reasons DESC, source_id::bigint) AS chosen
+     JOIN (SELECT run_id, source_id FROM epro_etl.quarantine) AS q USING (run_id, source_id)
+     JOIN epro_etl.finding USING (run_id, source_id)
+ORDER BY source_id::bigint, location;
 
-\echo '7. A loaded response of each form, as it was staged and as it is in the sink'
-SELECT s.form, coalesce(l.key, s.key) AS item, s.value AS staged, left(l.value, 24) AS loaded
-FROM (SELECT id, form, e.key, e.value FROM sample,
-             jsonb_each_text(payload::jsonb || jsonb_build_object('subject_key', subject)) AS e) AS s
-     LEFT JOIN (SELECT source_id AS id, e.* FROM mood, jsonb_each_text(to_jsonb(mood)) AS e
+\echo '7. A loaded response of each form, as it was staged and as it is in its sink'
+SELECT form, CASE WHEN key ~ '^mood' THEN 'mood1 to mood9' ELSE key END AS item,
+       string_agg(staged.value::text, ', ' ORDER BY key) AS staged,
+       coalesce(string_agg(loaded.value, ', ' ORDER BY key), '(removed)') AS loaded
+FROM (SELECT id, form, item.key, item.value
+      FROM sample, jsonb_each(jsonb_build_object('subject_key', subject) || payload::jsonb) AS item) AS staged
+     LEFT JOIN (SELECT source_id AS id, item.key, item.value FROM mood, jsonb_each_text(to_jsonb(mood)) AS item
                 UNION ALL
-                SELECT source_id, e.* FROM diary, jsonb_each_text(to_jsonb(diary)) AS e) AS l USING (id, key);
+                SELECT source_id, item.key, item.value FROM diary, jsonb_each_text(to_jsonb(diary)) AS item) AS loaded
+     USING (id, key)
+GROUP BY 1, 2 ORDER BY 1 DESC, 2;
+
+\echo '8. Where planted names, e-mails, phone numbers, subject codes and dates of birth are'
+CREATE TEMP TABLE searched AS
+SELECT place, count(*) AS rows, count(*) FILTER (WHERE line ~ :'identifiers') AS with_identifiers
+FROM (SELECT 'sink mood' AS place, mood::text AS line FROM mood
+      UNION ALL SELECT 'sink diary', diary::text FROM diary
+      UNION ALL SELECT 'findings', finding::text FROM epro_etl.finding
+      UNION ALL SELECT 'ledger', run_ledger::text FROM epro_etl.run_ledger
+      UNION ALL SELECT 'ledger', run_worker::text FROM epro_etl.run_worker
+      UNION ALL SELECT 'server log', regexp_split_to_table(pg_read_file(:'server_log'), '\n')
+      UNION ALL SELECT 'quarantine', quarantine::text FROM epro_etl.quarantine) AS looked_at
+GROUP BY place;
+SELECT * FROM searched ORDER BY with_identifiers, place;
+
+SELECT (SELECT status = 'succeeded' FROM epro_etl.run_history WHERE run_id = :run_id)
+       AND (SELECT bool_and(agrees) FROM epro_etl.reconcile(:run_id))
+       AND (SELECT bool_and(count = planted) FROM judged)
+       AND (SELECT bool_and((with_identifiers > 0) = (place = 'quarantine')) FROM searched)
+       AND NOT EXISTS (SELECT FROM staging) AS good \gset
+\if :good
+    \echo 'All that was planted was found, nothing else; identifiers are in quarantine alone.'
+\else
+    DO $$ BEGIN RAISE 'the demo did not find what had been planted, or found more'; END $$;
+\endif

@@ -31,24 +31,32 @@ $$
            ELSE to_jsonb(value) END
 $$;
 
+CREATE TEMP TABLE names (chinese, k, family, latin, given) AS VALUES
+    (false, 0, 'Okafor', 'okafor', 'Adaeze'), (true, 0, '王', 'wang', '芳'),
+    (false, 1, 'Lindqvist', 'lindqvist', 'Astrid'), (true, 1, '李', 'li', '秀英'),
+    (false, 2, 'Moreau', 'moreau', 'Camille'), (true, 2, '张', 'zhang', '伟'),
+    (false, 3, 'Castellano', 'castellano', 'Lorenzo'), (true, 3, '刘', 'liu', '娜'),
+    (false, 4, 'Fitzgerald', 'fitzgerald', 'Maeve'), (true, 4, '陈', 'chen', '敏'),
+    (false, 5, 'Novak', 'novak', 'Tomas'), (true, 5, '欧阳', 'ouyang', '静'),
+    (false, 6, 'Haddad', 'haddad', 'Yasmin'), (true, 6, '黄', 'huang', '国强'),
+    (false, 7, 'Petersen', 'petersen', 'Soren'), (true, 7, '赵', 'zhao', '磊');
+
 -- the subjects, every third with a Chinese name
 CREATE TEMP TABLE person AS
-SELECT no, 'NW-' || 1000 + no AS subject,
-       CASE WHEN no % 3 = 0 THEN (zh.family)[f] || (zh.given)[g] ELSE (la.given)[g] || ' ' || (la.family)[f] END AS name,
-       CASE WHEN no % 3 = 0 THEN (zh.latin)[f] ELSE lower((la.family)[f]) END || no || '@mail.example' AS email,
-       CASE WHEN no % 3 = 0 THEN '+86 199 0000 ' ELSE '+44 7700 90' END || 1000 + no AS phone,
+SELECT no, chinese, 'NW-' || 1000 + no AS subject,
+       CASE WHEN chinese THEN f.family || g.given ELSE g.given || ' ' || f.family END AS name,
+       f.latin || no || '@mail.example' AS email,
+       CASE WHEN chinese THEN '+86 199 0000 ' ELSE '+44 7700 90' END || 1000 + no AS phone,
        date '1940-01-01' + pg_temp.pick('born', no, 23000) AS born
-FROM generate_series(1, 400) AS no,
-     LATERAL (SELECT 1 + pg_temp.pick('family', no, 8) AS f, 1 + pg_temp.pick('given', no, 8) AS g) AS p,
-     (SELECT '{王,李,张,刘,陈,杨,黄,赵}'::text[] AS family, '{wang,li,zhang,liu,chen,yang,huang,zhao}'::text[] AS latin,
-             '{芳,伟,秀英,娜,敏,静,强,磊}'::text[] AS given) AS zh,
-     (SELECT '{Okafor,Lindqvist,Moreau,Castellano,Fitzgerald,Novak,Haddad,Petersen}'::text[] AS family,
-             '{Adaeze,Astrid,Camille,Lorenzo,Maeve,Tomas,Yasmin,Soren}'::text[] AS given) AS la;
+FROM generate_series(1, 400) AS no
+     JOIN names AS f ON f.chinese = (no % 3 = 0) AND f.k = pg_temp.pick('family', no, 8)
+     JOIN names AS g USING (chinese)
+WHERE g.k = pg_temp.pick('given', no, 8);
 
 -- form, what is to be found (kind/rule), items that are set, items that are
 -- dropped, columns of the staging row that are set
 CREATE TEMP TABLE fault AS
-SELECT row_number() OVER (PARTITION BY form ORDER BY line) - 1 AS no, count(*) OVER (PARTITION BY form) AS of, f.*
+SELECT f.*, count(*) OVER (PARTITION BY form) AS of, row_number() OVER (PARTITION BY form ORDER BY line) - 1 AS no
 FROM (VALUES
     -- the keywords of the forms; a check over an answer of the wrong type or
     -- none at all is not evaluated, and that is to be found too
@@ -115,76 +123,83 @@ FROM (VALUES
 
 -- ten visits with the mood form and forty days of diary for each subject
 CREATE TEMP TABLE response AS
-SELECT 'MOOD' AS form, p.no, 'VISIT ' || v AS visit, timestamptz '2025-01-06 09:00Z' + v * interval '4 days' + p.no * interval '1 min' AS authored,
+SELECT 'MOOD' AS form, p.no, 'VISIT ' || v AS visit,
+       timestamptz '2025-01-06 09:00Z' + v * interval '4 days' + p.no * interval '1 min' AS authored,
        (SELECT jsonb_object_agg('mood' || i, pg_temp.written(s[i], pg_temp.pick('style', k * 10 + i, 12)))
                || jsonb_build_object('total', pg_temp.written(sum(s[i])::int, pg_temp.pick('style', k, 12)))
         FROM generate_series(1, 9) AS i)
-       || jsonb_build_object('instrument', 'MOOD-9', 'name', p.name, 'email', p.email, 'phone', p.phone, 'born', p.born,
-                             'completed', to_char(timestamp '2025-01-06 09:05' + v * interval '4 days', 'YYYY-MM-DD"T"HH24:MI:SS"+08:00"')) AS payload
+       || jsonb_build_object(
+           'instrument', 'MOOD-9', 'name', p.name, 'email', p.email, 'phone', p.phone, 'born', p.born,
+           'completed', date '2025-01-06' + v * 4 || 'T17:05:00+08:00') AS payload
 FROM person AS p, generate_series(1, 10) AS v,
      LATERAL (SELECT p.no * 100 + v AS k) AS key,
      LATERAL (SELECT array_agg(CASE i WHEN 9 THEN 0 ELSE pg_temp.pick('mood', k * 10 + i, 4) END ORDER BY i) AS s
               FROM generate_series(1, 9) AS i) AS score
 UNION ALL
-SELECT 'DIARY', p.no, 'DAY ' || d, timestamptz '2025-01-06 20:00Z' + d * interval '1 day' + p.no * interval '1 min',
+SELECT 'DIARY', p.no, 'DAY ' || d,
+       timestamptz '2025-01-06 20:00Z' + d * interval '1 day' + p.no * interval '1 min',
        jsonb_build_object(
            'pain', pg_temp.written(pain, pg_temp.pick('style', k, 8)),
            'severity', ('{MILD,mild," Mild ",MODERATE,moderate," Moderate",SEVERE,severe,"SEVERE "}'::text[])
                        [1 + pain / 4 * 3 + pg_temp.pick('severity', k, 3)],
            'onset', date '2025-01-06' + d - pg_temp.pick('onset', k, 300),
            'sleep_hours', 4 + pg_temp.pick('sleep', k, 12) * 0.5,
-           'activity', (ARRAY['walking', 'SWIMMING', ' reading ', '打太极拳', 'ｙｏｇａ'])[1 + pg_temp.pick('activity', k, 5)],
+           'activity', ('{walking,SWIMMING," reading ",打太极拳,ｙｏｇａ}'::text[])[1 + pg_temp.pick('activity', k, 5)],
            'note', CASE pg_temp.pick('note', k, 8)
                    WHEN 0 THEN 'Slept badly. Please ring ' || p.name || ' on ' || p.phone
                    WHEN 1 THEN '请联系' || p.name || '，邮箱 ' || p.email
                    ELSE 'Nothing to report.' END)
        || CASE WHEN pg_temp.pick('medication', k, 3) = 0
-               THEN jsonb_build_object('medication', (ARRAY['true', '"true"', '" true "'])[1 + pg_temp.pick('style', k, 3)]::jsonb,
-                                       'tablets', pg_temp.written(1 + pain / 4, pg_temp.pick('style', k, 8)), 'dose_mg', (1 + pain / 4) * 200,
-                                       'taken_at', '08:30:00+08:00', 'kit', 'KIT-' || 10000 + p.no,
-                                       'caregiver', jsonb_build_object('name', p.name, 'phone', p.phone))
+               THEN jsonb_build_object(
+                   'medication', '[true, "true", " true "]'::jsonb -> pg_temp.pick('style', k, 3),
+                   'tablets', pg_temp.written(1 + pain / 4, pg_temp.pick('style', k, 8)),
+                   'dose_mg', (1 + pain / 4) * 200,
+                   'taken_at', '08:30:00+08:00',
+                   'kit', 'KIT-' || 10000 + p.no,
+                   'caregiver', jsonb_build_object('name', p.name, 'phone', p.phone))
                ELSE '{"medication": false}' END
 FROM person AS p, generate_series(1, 40) AS d,
      LATERAL (SELECT p.no * 100 + d AS k) AS key,
      LATERAL (SELECT pg_temp.pick('pain', k, 11) AS pain) AS score;
 
--- In the order of arrival; some arrive a second time, two days later.
+-- In the order of arrival: some arrive a second time, two days later.
 CREATE TEMP TABLE arrival AS
-SELECT row_number() OVER (ORDER BY r.arrived, r.form, r.no) AS id, r.*, f.expect, f.patch, f.dropped, coalesce(f.columns, '{}') AS columns
-FROM (SELECT form, no, visit, authored, payload, authored AS arrived, false AS again,
-             row_number() OVER (PARTITION BY form ORDER BY authored) AS n
-      FROM response) AS first_time
-     CROSS JOIN LATERAL (
-         SELECT first_time.*
-         UNION ALL
-         SELECT form, no, visit, authored, payload, authored + interval '2 days', true, n WHERE n % 160 = 7) AS r
+SELECT row_number() OVER (ORDER BY r.authored + again * interval '2 days', r.form, r.no) AS id,
+       r.*, again, f.expect, f.patch, f.dropped, f.columns
+FROM (SELECT *, row_number() OVER (PARTITION BY form ORDER BY authored) AS n FROM response) AS r
+     JOIN generate_series(0, 1) AS again ON again = 0 OR r.n % 160 = 7
      LEFT JOIN fault AS f ON f.form = r.form AND r.n % 30 = 0 AND f.no = r.n / 30 % f.of;
 
 INSERT INTO staging
-SELECT a.id, r.form, r.subject, a.visit, r.authored, r.payload
+SELECT id, s.form, s.subject, visit, s.authored, s.payload
 FROM arrival AS a JOIN person AS p USING (no),
+     LATERAL (SELECT (a.payload - coalesce(dropped, '{}') || coalesce(patch, '{}'))::text AS payload) AS given,
      LATERAL jsonb_to_record(jsonb_build_object('form', a.form, 'subject', p.subject, 'authored', a.authored,
-                                                'payload', (a.payload - coalesce(a.dropped, '{}') || coalesce(a.patch, '{}'))::text)
-                             || a.columns) AS r (form text, subject text, authored timestamptz, payload text)
-ORDER BY a.id;
+                                                'payload', given.payload) || coalesce(columns, '{}'))
+         AS s (form text, subject text, authored timestamptz, payload text)
+ORDER BY id;
+ANALYZE staging;
 
 -- what is to be found; of two responses with the same key, one is a duplicate
-CREATE TABLE planted AS
+CREATE TEMP TABLE planted AS
 SELECT s.form, split_part(e, '/', 1) AS kind, split_part(e, '/', 2) AS rule, count(*)
-FROM arrival AS a JOIN staging AS s USING (id),
-     LATERAL unnest(CASE WHEN a.again THEN ARRAY[CASE s.form WHEN 'MOOD' THEN 'constraint/one_a_visit' ELSE 'constraint/one_a_day' END] ELSE a.expect END) AS e
+FROM arrival JOIN staging AS s USING (id),
+     LATERAL unnest(CASE WHEN again = 0 THEN expect
+                         ELSE ARRAY[CASE s.form WHEN 'MOOD' THEN 'constraint/one_a_visit'
+                                    ELSE 'constraint/one_a_day' END] END) AS e
 GROUP BY 1, 2, 3;
 
--- identifiers, as one pattern: each part of a name, and what all e-mails,
--- phone numbers, subject codes and dates of birth have in common
-SELECT string_agg(DISTINCT part, '|') || '|@|\+86 |\+44 |NW-[0-9]|\m(19[4-9]|200)[0-9]-[0-9][0-9]-[0-9][0-9]' AS identifiers
-FROM person, regexp_split_to_table(CASE WHEN name ~ ' ' THEN name ELSE left(name, 1) || ' ' || substr(name, 2) END, ' ') AS part \gset
+-- The identifiers as one pattern: each part of a name, and what all e-mails,
+-- phone numbers, subject codes and dates of birth have in common.
+SELECT string_agg(family || '|' || given, '|')
+       || '|@|\+86 |\+44 |NW-[0-9]|\m(19[4-9]|200)[0-9]-[0-9][0-9]-[0-9][0-9]' AS identifiers
+FROM names \gset
 
 -- one response of each form, for a look at it before and after
 CREATE TEMP TABLE sample AS
 SELECT DISTINCT ON (s.form) s.*
-FROM arrival AS a JOIN staging AS s USING (id) JOIN person AS p USING (no)
-WHERE a.expect IS NULL AND p.no % 3 = 0 AND NOT a.again AND a.n % 160 <> 7
-  AND s.payload ~ '[０-９]' AND s.payload ~ '" [^ ]+ "' AND (s.form = 'MOOD' OR s.payload ~ 'caregiver' AND strpos(s.payload, p.phone) > 0)
+FROM arrival AS a JOIN staging AS s USING (id) JOIN person USING (no)
+WHERE expect IS NULL AND chinese AND again = 0 AND n % 160 <> 7
+      AND s.payload ~ '[０-９]' AND s.payload ~ '" [^ ]+ "'
+      AND (s.form = 'MOOD' OR s.payload ~ 'Please ring' AND s.payload ~ '"caregiver"' AND s.payload ~ '": "[ a-z]+"')
 ORDER BY s.form, s.id;
-ANALYZE staging;

@@ -117,15 +117,15 @@ CREATE TEMP TABLE domain AS
 SELECT r.id, nn, doc #>> ARRAY['answers', 'NPITM' || nn] AS screening,
        (doc #>> ARRAY['answers', 'NPITM' || nn || 'F'])::int AS f, (doc #>> ARRAY['answers', 'NPITM' || nn || 'V'])::int AS v,
        (doc #>> ARRAY['answers', 'NPITM' || nn || 'S'])::int AS s, (doc #>> ARRAY['answers', 'NPITM' || nn || 'D'])::int AS d
-FROM raw r, lpad(generate_series(1, 12)::text, 2, '0') AS nn
+FROM raw r, generate_series(1, 12) AS n, lpad(n::text, 2, '0') AS nn
 WHERE doc ->> 'instrument' = 'NPIX';
 
 INSERT INTO verdict
 SELECT id, 'NPIX', 'score' || nn, 'warning', f * v = s FROM domain WHERE f > 0 AND v > 0
 UNION ALL
-SELECT id, 'NPIX', 'screened' || nn, 'warning', screening > '' OR f * v > 0 IS TRUE FROM domain
+SELECT id, 'NPIX', 'screened' || nn, 'warning', (screening > '') IS TRUE OR (f * v > 0) IS TRUE FROM domain
 UNION ALL
-SELECT id, 'NPIX', 'distress' || nn, 'information', d >= 0 IS TRUE FROM domain WHERE f > 0
+SELECT id, 'NPIX', 'distress' || nn, 'information', (d >= 0) IS TRUE FROM domain WHERE f > 0
 UNION ALL
 SELECT id, 'NPIX', 'absent' || nn, 'warning', CASE WHEN coalesce(f, v, d) >= 0 THEN false ELSE s = 0 END
 FROM domain WHERE screening = 'ABSENT';

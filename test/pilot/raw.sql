@@ -55,6 +55,7 @@ BEGIN
     RETURN ok(false, name, format(E'%s rows, expected %s\n%s', had, wanted, shown));
 END $$;
 
-SELECT ok(count(*) = 5071 AND count(DISTINCT doc ->> 'subject') = 254, 'the file is the one described',
+SELECT ok(count(*) = 5071 AND count(DISTINCT doc ->> 'subject') = 254
+          AND bool_and(doc ->> 'subject' ~ '^01-7[0-9]{2}-[0-9]{4}$'), 'the file is the one described',
           count(*) || ' forms of ' || count(DISTINCT doc ->> 'subject') || ' subjects')
 FROM raw;
