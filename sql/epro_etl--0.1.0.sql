@@ -142,7 +142,8 @@ CREATE TABLE epro_etl.finding (
 );
 CREATE INDEX finding_response ON epro_etl.finding (run_id, source_id);
 COMMENT ON TABLE epro_etl.finding IS 'What did not hold for which response; never the answer itself';
-COMMENT ON COLUMN epro_etl.finding.location IS 'JSON Pointer into the payload; the empty pointer is the whole response';
+COMMENT ON COLUMN epro_etl.finding.location IS 'JSON Pointer into the payload; the empty pointer is the whole response, NULL a column beside the payload';
+COMMENT ON COLUMN epro_etl.finding.form IS 'NULL when the response names no form of the pipeline; what it names is in quarantine';
 COMMENT ON COLUMN epro_etl.finding.rule IS 'Keyword of the form, name of the edit check, or constraint of the sink';
 COMMENT ON COLUMN epro_etl.finding.kind IS 'schema, check, error (a check raised one), not evaluated (a check was NULL), constraint, conversion, payload, form, subject or deidentify';
 
@@ -270,6 +271,28 @@ COMMENT ON VIEW epro_etl.run_history IS 'A row a run: status (running, succeeded
 -- Configuration functions: write down, then let the compiler judge
 --
 
+CREATE FUNCTION epro_etl.tell_unstored(pipeline text, form text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    lost text;
+BEGIN
+    SELECT string_agg(i.name, ', ' ORDER BY i.name) INTO lost
+        FROM epro_etl.form_items(tell_unstored.form) i
+        WHERE i.deidentify <> 'remove' AND NOT EXISTS (
+            SELECT FROM epro_etl.pipeline p
+            JOIN epro_etl.sink s USING (pipeline_id)
+            JOIN pg_attribute a ON a.attrelid = s.target AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE p.name = tell_unstored.pipeline AND s.form = tell_unstored.form
+              AND lower(coalesce(s.columns ->> a.attname::text, a.attname)) = lower(i.name));
+    IF lost IS NOT NULL THEN
+        RAISE NOTICE 'items of form "%" that no sink of pipeline "%" has a column for: %', form, pipeline, lost
+            USING DETAIL = 'Their answers are judged and not stored.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.tell_unstored(text, text) IS 'Raises a NOTICE that names the items of a form that no sink of a pipeline stores';
+
 CREATE FUNCTION epro_etl.register_form(name text, definition jsonb, version text DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -287,15 +310,22 @@ BEGIN
     IF current.definition = register_form.definition AND coalesce(given, current.version) = current.version THEN
         RETURN current.version;
     END IF;
+    IF register_form.name = '' OR given = '' THEN
+        RAISE EXCEPTION 'name and version must not be empty' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF given IS NULL THEN
-        SELECT (count(*) + 1)::text INTO given FROM epro_etl.form f WHERE f.name = register_form.name;
+        SELECT (coalesce(max(f.version::bigint), 0) + 1)::text INTO given
+            FROM epro_etl.form f WHERE f.name = register_form.name AND f.version ~ '^[0-9]{1,17}$';
     END IF;
     IF EXISTS (SELECT FROM epro_etl.form f WHERE f.name = register_form.name AND f.version = given) THEN
-        RAISE EXCEPTION 'form "%" already has a version "%" with another definition', register_form.name, given
-            USING ERRCODE = 'duplicate_object', HINT = 'Give the new definition a version of its own.';
+        RAISE EXCEPTION 'form "%" already has a version "%", which is not this one or not the current one', register_form.name, given
+            USING ERRCODE = 'duplicate_object', HINT = 'Give the definition a new version.';
     END IF;
     INSERT INTO epro_etl.form (name, version, definition) VALUES (register_form.name, given, register_form.definition);
     PERFORM epro_etl.compile_form(register_form.name);
+    PERFORM epro_etl.tell_unstored(p.name, register_form.name)
+        FROM epro_etl.pipeline p
+        WHERE EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = register_form.name);
     RETURN given;
 END $$;
 COMMENT ON FUNCTION epro_etl.register_form(text, jsonb, text) IS
@@ -309,6 +339,9 @@ AS $$
 BEGIN
     IF form IS NULL OR add_edit_check.check_name IS NULL OR add_edit_check.expression IS NULL THEN
         RAISE EXCEPTION 'form, check_name and expression must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF add_edit_check.check_name = '' THEN
+        RAISE EXCEPTION 'check_name must not be empty' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF coalesce(add_edit_check.severity, '') NOT IN ('error', 'warning', 'information') THEN
         RAISE EXCEPTION 'unknown severity "%"', add_edit_check.severity
@@ -360,7 +393,8 @@ BEGIN
                                 FROM unnest(string_to_array(substr(set_deid.path, 2), '/')) WITH ORDINALITY AS s (step, n),
                                      LATERAL (VALUES (1, 'properties'), (2, replace(replace(step, '~1', '/'), '~0', '~'))) AS h (half, k))
             INTO item FROM epro_etl.form f WHERE f.name = set_deid.form ORDER BY f.form_id DESC LIMIT 1;
-        SELECT string_agg(key, ', ' ORDER BY key) INTO unjudged FROM jsonb_object_keys(item) AS key
+        SELECT string_agg(DISTINCT key, ', ' ORDER BY key) INTO unjudged
+            FROM jsonb_path_query(item, 'strict $.** ? (@.type() == "object")') AS part, jsonb_object_keys(part) AS key
             WHERE key IN ('enum', 'const', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum',
                           'minLength', 'maxLength', 'pattern');
         IF unjudged IS NOT NULL THEN
@@ -385,6 +419,12 @@ DECLARE
 BEGIN
     IF create_pipeline.name IS NULL OR create_pipeline.source IS NULL THEN
         RAISE EXCEPTION 'name and source must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF octet_length(create_pipeline.name) NOT BETWEEN 1 AND 63 THEN
+        RAISE EXCEPTION 'the name of a pipeline has 1 to 63 bytes' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF jsonb_typeof(coalesce(create_pipeline.columns, '{}')) <> 'object' THEN
+        RAISE EXCEPTION 'columns must be an object: {"role": "column"}' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF EXISTS (SELECT FROM epro_etl.pipeline p WHERE p.name = create_pipeline.name) THEN
         RAISE EXCEPTION 'pipeline "%" already exists', create_pipeline.name
@@ -414,9 +454,20 @@ BEGIN
                                          THEN format(' or give a constant: ''{"%s": {"value": "..."}}''', role) ELSE '' END);
         END IF;
         IF jsonb_typeof(given) = 'object' AND
-           (role NOT IN ('study', 'form', 'visit') OR jsonb_typeof(given -> 'value') IS DISTINCT FROM 'string') THEN
+           (role NOT IN ('study', 'form', 'visit') OR jsonb_typeof(given -> 'value') IS DISTINCT FROM 'string'
+            OR given - 'value' <> '{}') THEN
             RAISE EXCEPTION 'role "%" cannot be that constant', role USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'study, form and visit may be constants: {"study": {"value": "ST01"}}.';
+        END IF;
+        IF jsonb_typeof(given) NOT IN ('object', 'string') THEN
+            RAISE EXCEPTION 'role "%" must be the name of a column', role USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Write {"%s": "your_column"}.', role);
+        END IF;
+        IF jsonb_typeof(given) = 'string' AND NOT EXISTS (
+            SELECT FROM pg_attribute a WHERE a.attrelid = create_pipeline.source AND a.attname = given #>> '{}'
+               AND a.attnum > 0 AND NOT a.attisdropped) THEN
+            RAISE EXCEPTION 'source "%" has no column "%" for the role "%"', create_pipeline.source, given #>> '{}', role
+                USING ERRCODE = 'undefined_column', HINT = 'Correct the name in columns.';
         END IF;
         IF given IS NOT NULL THEN
             mapped := mapped || jsonb_build_object(role, given);
@@ -474,33 +525,56 @@ BEGIN
     IF add_sink.columns IS NOT NULL AND jsonb_typeof(add_sink.columns) <> 'object' THEN
         RAISE EXCEPTION 'columns must be an object: {"column": "item"}' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = pipe AND s.form = add_sink.form
+                 AND s.target = add_sink.target) THEN
+        RAISE EXCEPTION '"%" is a sink of form "%" already', add_sink.target, add_sink.form
+            USING ERRCODE = 'duplicate_object', HINT = 'To change it, call epro_etl.remove_sink() first.';
+    END IF;
     INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, condition, on_duplicate)
         VALUES (pipe, add_sink.form, add_sink.target, add_sink.shape, add_sink.columns, add_sink.condition,
                 add_sink.on_duplicate);
     PERFORM epro_etl.compile_pipeline(pipeline);
+    PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
 COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text) IS
     'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}';
 
-CREATE FUNCTION epro_etl.create_sink(pipeline text, form text, target text, shape text DEFAULT 'wide') RETURNS regclass
-    LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM epro_etl.sink s USING epro_etl.pipeline p
+        WHERE p.pipeline_id = s.pipeline_id AND p.name = remove_sink.pipeline AND s.form = remove_sink.form
+          AND s.target = remove_sink.target;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '"%" is no sink of form "%" of pipeline "%"', target, form, pipeline
+            USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.sink.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.remove_sink(text, text, regclass) IS 'Takes a sink off a pipeline; the relation and its rows stay';
+
+CREATE FUNCTION epro_etl.make_sink(pipeline text, form text, target text, shape text, schema name) RETURNS regclass
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    own constant text[] := '{study,subject_key,form,form_version,visit,authored,source_id,run_id,loaded_at}';
-    parts text[] := pg_catalog.parse_ident(target);
+    own constant text[] := '{study,subject_key,form,form_version,visit,authored,source_id,run_id,loaded_at,
+                             ctid,xmin,xmax,cmin,cmax,tableoid}';
+    parts text[] := parse_ident(target);
     quoted text;
     id_type text;
     list text;
     mapping jsonb;
     made regclass;
 BEGIN
-    SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p), '.' ORDER BY n) INTO quoted
-        FROM pg_catalog.unnest(parts) WITH ORDINALITY AS u (p, n);
+    IF cardinality(parts) = 1 THEN
+        parts := schema::text || parts;
+    END IF;
+    SELECT string_agg(quote_ident(p), '.' ORDER BY n) INTO quoted FROM unnest(parts) WITH ORDINALITY AS u (p, n);
     SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) INTO id_type
         FROM epro_etl.pipeline p
         JOIN pg_catalog.pg_attribute a ON a.attrelid = p.source AND a.attname = (p.columns ->> 'id')
-        WHERE p.name = create_sink.pipeline;
+        WHERE p.name = make_sink.pipeline;
     IF id_type IS NULL THEN
         RAISE EXCEPTION 'pipeline "%" does not exist', pipeline
             USING ERRCODE = 'undefined_object', HINT = 'Make it with epro_etl.create_pipeline().';
@@ -512,20 +586,27 @@ BEGIN
         INTO list, mapping
         FROM (SELECT i.item, i.type, i.n,
                      CASE WHEN i.folded = ANY (own) OR pg_catalog.count(*) OVER (PARTITION BY i.folded) > 1
-                            OR pg_catalog.octet_length(i.folded) > 63
+                            OR pg_catalog.octet_length(i.folded) > 63 OR i.folded ~ '^item_[0-9]+$'
                           THEN 'item_' || i.n ELSE i.folded END AS column_name
               FROM (SELECT f.name AS item, f.type::text AS type, f.n,
                            pg_catalog.lower(pg_catalog.replace(f.name, '.', '_')) AS folded
-                    FROM epro_etl.form_items(create_sink.form) WITH ORDINALITY AS f (name, location, type, required, deidentify, n)
+                    FROM epro_etl.form_items(make_sink.form) WITH ORDINALITY AS f (name, location, type, required, deidentify, n)
                     WHERE f.deidentify <> 'remove') i) c;
 
     EXECUTE pg_catalog.format('CREATE TABLE %s (source_id %s PRIMARY KEY, study text, subject_key text NOT NULL,'
         ' form text NOT NULL, form_version text NOT NULL, visit text, authored timestamptz%s,'
         ' run_id bigint NOT NULL, loaded_at timestamptz NOT NULL)', quoted, id_type, list);
     made := quoted::regclass;
-    PERFORM epro_etl.add_sink(create_sink.pipeline, create_sink.form, made, create_sink.shape, mapping);
+    PERFORM epro_etl.add_sink(make_sink.pipeline, make_sink.form, made, make_sink.shape, mapping);
     RETURN made;
 END $$;
+COMMENT ON FUNCTION epro_etl.make_sink(text, text, text, text, name) IS
+    'What create_sink() does, with the schema for a target that names none';
+
+-- not pinned: where an unqualified target goes is for the caller's search path to say
+CREATE FUNCTION epro_etl.create_sink(pipeline text, form text, target text, shape text DEFAULT 'wide') RETURNS regclass
+    LANGUAGE sql VOLATILE
+    RETURN epro_etl.make_sink($1, $2, $3, $4, pg_catalog.current_schema());
 COMMENT ON FUNCTION epro_etl.create_sink(text, text, text, text) IS
     'Creates a typed wide table from a form, a column an item, and adds it as a sink; removed items get no column';
 
@@ -564,6 +645,7 @@ BEGIN
         INTO names, reads
         FROM pg_attribute a
         WHERE a.attrelid = source AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+    BEGIN
     EXECUTE format(
         'WITH q AS (DELETE FROM epro_etl.quarantine q WHERE q.pipeline = $1'
         ' AND ($2 IS NULL OR q.run_id = $2) AND ($3 IS NULL OR q.source_id = ANY ($3))'
@@ -577,6 +659,11 @@ BEGIN
         source, names, reads)
         USING requeue.pipeline, requeue.run_id, requeue.source_ids, requeue.rule;
     GET DIAGNOSTICS moved = ROW_COUNT;
+    EXCEPTION WHEN data_exception THEN
+        -- the server's own message would quote the value
+        RAISE EXCEPTION 'a quarantined row does not fit the columns of "%" (SQLSTATE %)', source, SQLSTATE
+            USING ERRCODE = 'data_exception', HINT = 'Correct quarantine.original; nothing was requeued.';
+    END;
     RETURN moved;
 END $$;
 COMMENT ON FUNCTION epro_etl.requeue(text, bigint, text[], text) IS
@@ -604,12 +691,15 @@ BEGIN
     RETURN NEXT;
 
     -- a response is in all sinks of its form that have no condition: count one
-    FOR s IN SELECT DISTINCT ON (k.form) k.target, k.columns,
-                    (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = k.target AND NOT a.attisdropped
-                       AND coalesce(k.columns ->> a.attname::text, a.attname) = 'run_id' LIMIT 1) AS run_column
-             FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
-             WHERE p.name = r.pipeline AND k.condition IS NULL ORDER BY k.form, k.sink_id LOOP
-        IF s.run_column IS NULL THEN
+    -- of them, and a relation that is a sink of several forms once; a form with
+    -- conditions on all its sinks cannot be counted
+    FOR s IN SELECT DISTINCT ON (f.target) f.target, f.run_column
+             FROM (SELECT DISTINCT ON (k.form) CASE WHEN k.condition IS NULL THEN k.target END AS target,
+                      (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = k.target AND NOT a.attisdropped
+                         AND coalesce(k.columns ->> a.attname::text, a.attname) = 'run_id' LIMIT 1) AS run_column
+                   FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
+                   WHERE p.name = r.pipeline ORDER BY k.form, k.condition IS NOT NULL, k.sink_id) f LOOP
+        IF s.target IS NULL OR s.run_column IS NULL THEN
             total := NULL;
             EXIT;
         END IF;

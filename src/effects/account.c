@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -168,27 +169,47 @@ account_quarantine(int64 run_id, const char *pipeline, const Rejected *rejected,
 	write_tuples("quarantine", tuples, nrejected);
 }
 
-/*
- * A response that was requeued and failed again keeps its history of tries.
- * Called once a chunk that has put responses into quarantine.
- */
-void
-account_tries(int64 run_id, const char *pipeline)
+/* Has any response of the pipeline been put back into staging, and not come through yet? */
+bool
+account_has_requeued(const char *pipeline)
 {
-	Oid			types[] = {TEXTOID, INT8OID};
-	Datum		values[] = {CStringGetTextDatum(pipeline), Int64GetDatum(run_id)};
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(pipeline)};
 	OwnerScope	scope;
+	bool		any;
 
 	owner_begin(&scope);
 	execute("SELECT 1 FROM epro_etl.requeued WHERE pipeline = $1 LIMIT 1",
 			1, types, values, NULL, SPI_OK_SELECT);
-	if (SPI_processed > 0)
-		execute("WITH back AS (DELETE FROM epro_etl.requeued r USING epro_etl.quarantine q"
+	any = SPI_processed > 0;
+	owner_end(&scope);
+	return any;
+}
+
+/*
+ * Requeued responses of a chunk: one that failed again keeps its history of
+ * tries, one that was loaded has none any more.
+ */
+void
+account_requeued(int64 run_id, const char *pipeline, Datum *loaded_ids,
+				 int nloaded)
+{
+	Oid			types[] = {TEXTOID, INT8OID, TEXTARRAYOID};
+	Datum		values[] = {
+		CStringGetTextDatum(pipeline), Int64GetDatum(run_id),
+		PointerGetDatum(construct_array(loaded_ids, nloaded, TEXTOID, -1, false, TYPALIGN_INT))
+	};
+	OwnerScope	scope;
+
+	owner_begin(&scope);
+	execute("WITH back AS (DELETE FROM epro_etl.requeued r USING epro_etl.quarantine q"
 			" WHERE r.pipeline = $1 AND q.pipeline = $1 AND q.run_id = $2 AND q.source_id = r.source_id"
 			" RETURNING r.source_id, r.first_try, r.tries)"
 			" UPDATE epro_etl.quarantine q SET first_try = b.first_try, tries = b.tries + 1"
 			" FROM back b WHERE q.pipeline = $1 AND q.run_id = $2 AND q.source_id = b.source_id",
 			2, types, values, NULL, SPI_OK_UPDATE);
+	execute("DELETE FROM epro_etl.requeued WHERE pipeline = $1 AND source_id = ANY ($3) AND $2 IS NOT NULL",
+			3, types, values, NULL, SPI_OK_DELETE);
 	owner_end(&scope);
 }
 

@@ -106,6 +106,7 @@ struct Claim
 	uint64		blocks;
 };
 
+static bool claims_directly(Relation relation);
 static void open_source(Claim *claim);
 static void settle_roles(Claim *claim, TupleDesc shape);
 static bool next_range(Claim *claim, Range *range);
@@ -156,13 +157,27 @@ source_check(const Source *source)
 				 errmsg("permission denied for source \"%s\"", RelationGetRelationName(relation)),
 				 errhint("A run needs SELECT and DELETE on its source.")));
 
+	if (!claims_directly(relation) &&
+		pg_class_aclcheck(source->relid, GetUserId(), ACL_UPDATE) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for source \"%s\"", RelationGetRelationName(relation)),
+				 errhint("A run needs UPDATE, too, on a source with triggers, rules or row security, to lock its rows.")));
+
 	for (int role = 0; role < ROLE_COUNT; role++)
 	{
 		AttrNumber	attnum;
 		Oid			type;
 
 		if (source->column[role] == NULL)
+		{
+			if (role == ROLE_ID || role == ROLE_SUBJECT || role == ROLE_PAYLOAD)
+				ereport(ERROR,
+						(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+						 errmsg("the pipeline has no column for the role \"%s\"", role_name[role]),
+						 errhint("Create the pipeline anew with epro_etl.create_pipeline().")));
 			continue;
+		}
 		attnum = get_attnum(source->relid, source->column[role]);
 		if (attnum <= 0)
 			ereport(ERROR,
@@ -288,12 +303,19 @@ claim_blocks(const Claim *claim)
 	return claim->blocks;
 }
 
+/* Nothing but the rows themselves has a say in their deletion. */
+static bool
+claims_directly(Relation relation)
+{
+	return relation->trigdesc == NULL && !relation->rd_rel->relhasrules &&
+		check_enable_rls(RelationGetRelid(relation), InvalidOid, true) != RLS_ENABLED;
+}
+
 static void
 open_source(Claim *claim)
 {
 	const Source *source = claim->source;
 	MemoryContext caller;
-	int			rls;
 
 	claim->relation = try_relation_open(source->relid, RowExclusiveLock);
 	if (claim->relation == NULL)
@@ -301,9 +323,7 @@ open_source(Claim *claim)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the source of the pipeline was dropped during the run")));
 
-	rls = check_enable_rls(source->relid, InvalidOid, true);
-	claim->direct = claim->relation->trigdesc == NULL &&
-		!claim->relation->rd_rel->relhasrules && rls != RLS_ENABLED;
+	claim->direct = claims_directly(claim->relation);
 
 	caller = MemoryContextSwitchTo(claim->memory);
 	if (claim->shape != NULL && claim->direct &&
@@ -373,7 +393,6 @@ next_range(Claim *claim, Range *range)
 		return false;
 	ItemPointerSet(&range->start, (BlockNumber) at, FirstOffsetNumber);
 	range->end = (BlockNumber) Min(at + size, ranges->nblocks);
-	claim->blocks += range->end - (BlockNumber) at;
 	return true;
 }
 
@@ -403,6 +422,7 @@ claim_direct(Claim *claim, int most, HeapTuple *rows)
 	{
 		TableScanDesc scan;
 		ItemPointerData last;
+		BlockNumber blocks = range.end - ItemPointerGetBlockNumber(&range.start);
 		bool		drained = false;
 
 		push_range(claim, &claim->taken, &claim->ntaken, &claim->taken_room, range);
@@ -438,7 +458,9 @@ claim_direct(Claim *claim, int most, HeapTuple *rows)
 		}
 		ExecClearTuple(slot);
 		table_endscan(scan);
-		if (!drained)
+		if (drained)
+			claim->blocks += blocks;
+		else
 			push_range(claim, &claim->pending, &claim->npending,
 					   &claim->pending_room, range);
 	}
@@ -486,6 +508,7 @@ claim_by_sql(Claim *claim, int most, HeapTuple *rows)
 
 		CHECK_FOR_INTERRUPTS();
 		push_range(claim, &claim->taken, &claim->ntaken, &claim->taken_room, range);
+		claim->blocks += range.end - ItemPointerGetBlockNumber(&range.start);
 		ItemPointerSet(&end, range.end, 0);
 		arguments[0] = PointerGetDatum(&range.start);
 		arguments[1] = PointerGetDatum(&end);

@@ -120,6 +120,8 @@ typedef struct Sink
 	bool		direct;			/* multi-insert, not the executor's road */
 	SPIPlanPtr	plan;			/* of the executor's road, or NULL */
 	ExprContext *context;		/* for the defaults */
+	List	   *deferred;		/* its constraints that wait for the commit */
+	int			at;				/* column being formed, for errors; or -1 */
 	Datum	   *values;			/* scratch, a column of the relation each */
 	bool	   *nulls;
 } Sink;
@@ -140,6 +142,8 @@ extern Sink *sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
 extern void sink_close(Sink *sink);
 extern HeapTuple sink_form_tuple(Sink *sink, const Response *response,
 								 const StoreFacts *facts, MemoryContext memory);
+extern bool sink_error_place(const Sink *sink, const char **location,
+							 const char **column);
 extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
 
 /* ---- account.c: ledger, findings, quarantine ---- */
@@ -187,7 +191,9 @@ extern int64 account_open_run(const RunStart *start, Jsonb *versions);
 extern void account_open_worker(int64 run_id, int worker);
 extern void account_quarantine(int64 run_id, const char *pipeline,
 							   const Rejected *rejected, int nrejected);
-extern void account_tries(int64 run_id, const char *pipeline);
+extern bool account_has_requeued(const char *pipeline);
+extern void account_requeued(int64 run_id, const char *pipeline,
+							 Datum *loaded_ids, int nloaded);
 extern void account_chunk(int64 run_id, int worker, const Counts *counts,
 						  const FindingList *findings,
 						  const FoundFor *found, int nfound);

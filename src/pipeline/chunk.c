@@ -76,6 +76,7 @@ typedef struct Chunk
 	int			at;				/* the row at hand */
 	Step		step;			/* of the row at hand */
 	int			next_check;
+	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
 	HeapTuple  *batch;			/* scratch of the store */
 	int		   *batch_row;		/* which row each of the batch is */
@@ -96,6 +97,7 @@ static void insert_rows(Chunk *chunk, int from, int to);
 static void reject_stored(Chunk *chunk, int at, ErrorData *error);
 static void account_rows(Chunk *chunk, Counts *counts);
 static void quarantine_rows(Chunk *chunk);
+static void settle_requeued(Chunk *chunk);
 static ErrorData *take_error(MemoryContext memory);
 pg_attribute_noreturn() static void rethrow_without_data(ErrorData *error);
 static PipelineForm *find_form(Pipeline *pipeline, Span name);
@@ -298,8 +300,10 @@ form_rows(Chunk *chunk)
 				continue;
 		}
 		any = true;
+		chunk->forming = sink;
 		row->formed[i] = sink_form_tuple(sink, &run->response, &facts,
 										 run->chunk_memory);
+		chunk->forming = NULL;
 	}
 	/* a response must arrive somewhere: it may not vanish between conditions */
 	if (!any)
@@ -356,9 +360,16 @@ absorb_judging_error(Chunk *chunk, ErrorData *error)
 			chunk->next_check = checks->current + 1;
 			return;
 		case STEP_FORM:
-			finding_add(&run->findings, FINDING_CONVERSION, SEVERITY_ERROR, "",
-						"sink", psprintf("the sink's row could not be formed (SQLSTATE %s)", sqlstate));
-			break;
+			{
+				const char *location = "";
+				const char *column = "sink";
+
+				if (chunk->forming != NULL)
+					(void) sink_error_place(chunk->forming, &location, &column);
+				finding_add(&run->findings, FINDING_CONVERSION, SEVERITY_ERROR, location,
+							column, psprintf("the column's type refused the answer (SQLSTATE %s)", sqlstate));
+				break;
+			}
 		default:
 			finding_add(&run->findings, FINDING_PAYLOAD, SEVERITY_ERROR, "",
 						"row", psprintf("the row could not be read (SQLSTATE %s)", sqlstate));
@@ -488,7 +499,12 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 			message = "the sink already holds a row with this key";
 			break;
 		case ERRCODE_NOT_NULL_VIOLATION:
-			message = "the sink's column must not be null";
+			message = error->column_name ?
+				psprintf("column \"%s\" of the sink must not be null", error->column_name) :
+				"a column of the sink must not be null";
+			break;
+		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
+			message = "the sink did not store the row: a trigger or rule suppressed it";
 			break;
 		case ERRCODE_FOREIGN_KEY_VIOLATION:
 			message = "the row that the sink refers to does not exist";
@@ -512,8 +528,7 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 		finding_add(findings, moved.kind, moved.severity, moved.location,
 					moved.rule, moved.message);
 	}
-	finding_add(findings, FINDING_CONSTRAINT, SEVERITY_ERROR,
-				error->column_name ? pstrdup(error->column_name) : "",
+	finding_add(findings, FINDING_CONSTRAINT, SEVERITY_ERROR, "",
 				pstrdup(rule), message);
 	row->first = findings->first;
 	row->nfindings = findings->n - findings->first;
@@ -559,7 +574,8 @@ account_rows(Chunk *chunk, Counts *counts)
 		if (row->nfindings > 0)
 		{
 			found[nfound].source_id = row->source_id;
-			found[nfound].form = row->form_name;
+			/* a name that no form has may be anything: it stays in quarantine */
+			found[nfound].form = row->form ? row->form_name : NULL;
 			found[nfound].first = row->first;
 			found[nfound++].n = row->nfindings;
 		}
@@ -569,6 +585,8 @@ account_rows(Chunk *chunk, Counts *counts)
 
 	if (!run->dry_run && made.rejected + made.duplicate > 0)
 		quarantine_rows(chunk);
+	if (!run->dry_run && account_has_requeued(run->pipeline->name))
+		settle_requeued(chunk);
 	account_chunk(run->run_id, run->worker, &made, &run->findings, found, nfound);
 
 	counts->claimed += made.claimed;
@@ -616,7 +634,28 @@ quarantine_rows(Chunk *chunk)
 			bytes = 0;
 		}
 	}
-	account_tries(run->run_id, run->pipeline->name);
+}
+
+/* The few that were in quarantine before: their tries go on, or are over. */
+static void
+settle_requeued(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Datum	   *ids = palloc(sizeof(Datum) * chunk->n);
+	int			n = 0;
+	Response	response = {0};
+
+	for (int i = 0; i < chunk->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (chunk->rows[i].verdict != VERDICT_PASSED)
+			continue;
+		claim_read(run->claim, chunk->rows[i].original, &response);
+		if (response.source_id.data != NULL)
+			ids[n++] = PointerGetDatum(cstring_to_text_with_len(response.source_id.data,
+																response.source_id.len));
+	}
+	account_requeued(run->run_id, run->pipeline->name, ids, n);
 }
 
 static ErrorData *
@@ -631,12 +670,18 @@ take_error(MemoryContext memory)
 }
 
 /*
- * Raises an error again that is not the data's fault.  Its message is the
- * server's own; detail, hint and context could quote a row, and are dropped.
+ * Raises an error again that is not the data's fault.  Detail, hint and context
+ * could quote a row, and are dropped.  So could the message, if a function of
+ * the user's raised it, which its context shows: then the SQLSTATE must do.
  */
 static void
 rethrow_without_data(ErrorData *error)
 {
+	if (error->context != NULL && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		error->message = psprintf("the run met an error of a function or statement it called (SQLSTATE %s)",
+								  unpack_sql_state(error->sqlerrcode));
+	else if (error->context != NULL)
+		error->message = pstrdup("canceling statement due to user request or timeout");
 	error->detail = NULL;
 	error->detail_log = NULL;
 	error->context = NULL;

@@ -53,6 +53,7 @@ static bool pseudonymise(Pseudonymiser *pseudonymiser, Response *response);
 static bool compute_key(Pseudonymiser *pseudonymiser, Span study, Span subject,
 						char *subject_key);
 static void remove_node(const FormNode *node, Value *values);
+static bool is_blank(const FormNode *node, const Value *value);
 static void generalise_age(const FormNode *node, Value *value,
 						   Response *response);
 static void free_hmac(void *argument);
@@ -122,6 +123,9 @@ deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 				remove_node(node, response->values);
 				break;
 			case DEID_REDACT:
+				/* what was not answered stays so */
+				if (value->kind == VALUE_NULL || is_blank(node, value))
+					break;
 				value->kind = VALUE_TEXT;
 				value->data = "REDACTED";
 				value->len = strlen("REDACTED");
@@ -221,6 +225,18 @@ remove_node(const FormNode *node, Value *values)
 	}
 }
 
+/* A text that normalisation is going to take for no answer. */
+static bool
+is_blank(const FormNode *node, const Value *value)
+{
+	const char *text = value->data;
+
+	if (value->kind != VALUE_TEXT || !(node->normalise & NORMALISE_BLANK))
+		return false;
+	return value->len == 0 ||
+		((node->normalise & NORMALISE_TRIM) && normalise_trim(&text, value->len) == 0);
+}
+
 /*
  * A date of birth becomes the age in whole years on the day (UTC) on which the
  * response was authored: the stage knows no clock.  Ages at and over the cap
@@ -238,17 +254,16 @@ generalise_age(const FormNode *node, Value *value, Response *response)
 	int			age;
 	int64		days;
 
-	if (value->kind == VALUE_NULL)
+	if (value->kind == VALUE_NULL || is_blank(node, value))
 		return;
 	len = value->kind == VALUE_TEXT ? value->len : 0;
 	if (len > 0 && (node->normalise & NORMALISE_TRIM))
 		len = (int) normalise_trim(&text, len);
 	if (value->kind != VALUE_TEXT || parse_date(text, len, &born) != PARSE_OK)
 	{
-		if (len > 0 || value->kind != VALUE_TEXT || !(node->normalise & NORMALISE_BLANK))
-			finding_add(response->findings, FINDING_DEIDENTIFY, SEVERITY_ERROR,
-						node->pointer, "generalize",
-						"must be a date (RFC 3339: YYYY-MM-DD) to become an age");
+		finding_add(response->findings, FINDING_DEIDENTIFY, SEVERITY_ERROR,
+					node->pointer, "generalize",
+					"must be a date (RFC 3339: YYYY-MM-DD) to become an age");
 		remove_node(node, response->values);
 		return;
 	}

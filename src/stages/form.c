@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "catalog/pg_collation.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -99,8 +101,13 @@ static void compile_normalise(Place *place, JsonbValue *value,
 static void compile_properties(Place *place);
 static void compile_required(Place *place);
 static void settle_type(FormNode *node);
+static bool options_fit_int4(const FormNode *node);
 static void number_nodes(CompiledForm *form, FormNode *group);
 static int	count_nodes(const FormNode *group);
+static void check_names(CompiledForm *form);
+static void remove_group(FormNode *group);
+static char *translate_pattern(const char *pattern, const char *where);
+static int	compare_names(const void *a, const void *b);
 static void collect_slots(CompiledForm *form);
 static void set_value(Value *value, JsonbValue *from);
 static const char *deeper(const char *pointer, const char *key, int keylen);
@@ -145,6 +152,7 @@ form_compile(const char *name, const char *version, Jsonb *definition)
 
 	form->nodes = palloc(sizeof(FormNode *) * count_nodes(root));
 	number_nodes(form, root);
+	check_names(form);
 	collect_slots(form);
 	return form;
 }
@@ -180,6 +188,10 @@ compile_schema(FormNode *node, JsonbContainer *schema, const char *where,
 		compile_properties(&place);
 	if (place.required != NULL)
 		compile_required(&place);
+	/* JSON Schema would let any other type pass, with the group's items unseen */
+	if (place.properties != NULL && node->slot >= 0 && node->types != TYPE_OBJECT)
+		refuse(where, "a group of items must be of type object",
+			   "Add \"type\": \"object\" beside \"properties\".");
 	settle_type(node);
 }
 
@@ -195,6 +207,10 @@ compile_keyword(Place *place, JsonbValue *key, JsonbValue *value)
 	{
 		if (!text_is(key, keyword_name[k]))
 			continue;
+		/* the response as a whole is an object of items, and nothing else */
+		if (place->node->slot < 0 && k != KEYWORD_REQUIRED && k != KEYWORD_TYPE)
+			refuse(where, "the keyword is not judged for the response as a whole",
+				   "State it for an item, or as an edit check.");
 		switch ((Keyword) k)
 		{
 			case KEYWORD_REQUIRED:
@@ -426,7 +442,7 @@ compile_pattern(Place *place, JsonbValue *value, const char *where)
 
 	if (value->type != jbvString)
 		refuse(where, "\"pattern\" must be a text", NULL);
-	text = text_of(value);
+	text = translate_pattern(text_of(value), where);
 	if (strncmp(text, "***", 3) == 0 ||
 		(strncmp(text, "(?", 2) == 0 && text[2] != '\0' &&
 		 strchr(":=!<", text[2]) == NULL))
@@ -598,8 +614,9 @@ settle_type(FormNode *node)
 
 				node->type = ITEM_INTEGER;
 				node->fits_int4 =
-					low->kind == VALUE_INTEGER && low->number >= PG_INT32_MIN &&
-					high->kind == VALUE_INTEGER && high->number <= PG_INT32_MAX;
+					(low->kind == VALUE_INTEGER && low->number >= PG_INT32_MIN &&
+					 high->kind == VALUE_INTEGER && high->number <= PG_INT32_MAX) ||
+					options_fit_int4(node);
 				break;
 			}
 		case TYPE_NUMBER:
@@ -615,6 +632,22 @@ settle_type(FormNode *node)
 			node->type = ITEM_JSON;
 			break;
 	}
+}
+
+/* Is every number of the code list an integer to SQL? */
+static bool
+options_fit_int4(const FormNode *node)
+{
+	for (int i = 0; i < node->noptions; i++)
+	{
+		const Value *option = &node->options[i];
+
+		if (option->kind == VALUE_NUMERIC ||
+			(option->kind == VALUE_INTEGER &&
+			 (option->number < PG_INT32_MIN || option->number > PG_INT32_MAX)))
+			return false;
+	}
+	return node->noptions > 0;
 }
 
 /*
@@ -641,7 +674,7 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("form \"%s\" has no item at \"%s\"", form->name, path),
 				 errhint("Name the item by its JSON Pointer, such as \"/email\".")));
-	if (node->nchildren > 0 && strcmp(method, "remove") != 0)
+	if (node->nchildren > 0 && strcmp(method, "remove") != 0 && strcmp(method, "keep") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is a group of items", path),
@@ -678,7 +711,7 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 	if (strcmp(method, "keep") == 0)
 		node->deid = DEID_KEEP;
 	else if (strcmp(method, "remove") == 0)
-		node->deid = DEID_REMOVE;
+		remove_group(node);
 	else if (strcmp(method, "redact") == 0)
 	{
 		if (node->type != ITEM_TEXT)
@@ -763,6 +796,98 @@ number_nodes(CompiledForm *form, FormNode *group)
 		form->nodes[form->nnodes++] = node;
 		number_nodes(form, node);
 	}
+}
+
+/* An item's name is how rules and sinks call it: there must be one of it. */
+static void
+check_names(CompiledForm *form)
+{
+	FormNode  **sorted = palloc(sizeof(FormNode *) * form->nnodes);
+
+	memcpy(sorted, form->nodes, sizeof(FormNode *) * form->nnodes);
+	qsort(sorted, form->nnodes, sizeof(FormNode *), compare_names);
+	for (int i = 1; i < form->nnodes; i++)
+	{
+		if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
+			refuse(sorted[i]->pointer, "two items have the same name when groups are written with dots",
+				   "Rename one of them.");
+	}
+	pfree(sorted);
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp((*(FormNode *const *) a)->name, (*(FormNode *const *) b)->name);
+}
+
+/* Removes an item, or a group with all that is in it. */
+static void
+remove_group(FormNode *group)
+{
+	group->deid = DEID_REMOVE;
+	for (int i = 0; i < group->nchildren; i++)
+		remove_group(group->children[i]);
+}
+
+/*
+ * ECMA-262's notation where ours has another one, outside brackets: \b and \B
+ * (word boundary) are \y and \Y, \xHH takes two digits, "." is any character
+ * but a line end.  What would mean something else in ours is refused.
+ */
+static char *
+translate_pattern(const char *pattern, const char *where)
+{
+	StringInfoData out;
+	bool		in_brackets = false;
+
+	initStringInfo(&out);
+	for (const char *p = pattern; *p; p++)
+	{
+		if (*p == '\\' && p[1] != '\0')
+		{
+			p++;
+			if (strchr("mMyYAZ", *p) != NULL)
+				refuse(where, psprintf("the pattern has \"\\%c\", which JSON Schema does not know", *p), NULL);
+			if (!in_brackets && *p == 'b')
+				appendStringInfoString(&out, "\\y");
+			else if (!in_brackets && *p == 'B')
+				appendStringInfoString(&out, "\\Y");
+			else if (*p == 'x')
+			{
+				if (!isxdigit((unsigned char) p[1]) || !isxdigit((unsigned char) p[2]))
+					refuse(where, "the pattern has \"\\x\" without two hexadecimal digits", NULL);
+				appendStringInfo(&out, "\\u00%c%c", p[1], p[2]);
+				p += 2;
+			}
+			else
+				appendStringInfo(&out, "\\%c", *p);
+			continue;
+		}
+		if (in_brackets && *p == '[')
+		{
+			if (p[1] == ':' || p[1] == '.' || p[1] == '=')
+				refuse(where, "the pattern has a class in double brackets, which JSON Schema does not know",
+					   "Write the characters out, such as [A-Za-z].");
+			appendStringInfoString(&out, "\\[");
+			continue;
+		}
+		if (*p == '[')
+		{
+			in_brackets = true;
+			appendStringInfoChar(&out, '[');
+			if (p[1] == '^')
+				appendStringInfoChar(&out, *++p);
+			continue;
+		}
+		if (*p == ']')
+			in_brackets = false;
+		if (*p == '.' && !in_brackets)
+			appendStringInfoString(&out, "[^\\n\\r\\u2028\\u2029]");
+		else
+			appendStringInfoChar(&out, *p);
+	}
+	return out.data;
 }
 
 /* The slots that normalise and de-identify have to visit, and no others. */

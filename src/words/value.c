@@ -13,10 +13,12 @@
 
 #include <math.h>
 
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
@@ -35,6 +37,9 @@
 	(((header) & 0x0040 ? ~0x003F : 0) | ((header) & 0x003F))
 #define NUMERIC_BASE			10000
 
+/* PostgreSQL's limit of a time zone's displacement, in seconds */
+#define MOST_DISPLACEMENT (16 * 60 * 60)
+
 /* base-10000 digits before the point that always fit int64 */
 #define SAFE_DIGITS 4
 
@@ -46,6 +51,8 @@ static ConversionFault text_datum(const char *data, int len, Oid type,
 								  int32 typmod, Datum *datum);
 static ConversionFault container_datum(const Value *value, Oid type,
 									   Datum *datum);
+static bool is_json_by_input(Oid type);
+static char *json_text(const Value *value);
 static void input_datum(char *text, Oid type, int32 typmod, Datum *datum);
 
 /*
@@ -250,6 +257,13 @@ value_datum(const Value *value, Oid type, int32 typmod,
 	*isnull = false;
 	*datum = (Datum) 0;
 
+	/* json, and domains over it or jsonb: a text is a JSON string there */
+	if (value->kind >= VALUE_BOOLEAN && is_json_by_input(type))
+	{
+		input_datum(json_text(value), type, typmod, datum);
+		return NULL;
+	}
+
 	switch (value->kind)
 	{
 		case VALUE_ABSENT:
@@ -291,6 +305,9 @@ value_datum(const Value *value, Oid type, int32 typmod,
 				{
 					TimeTzADT  *time = palloc(sizeof(TimeTzADT));
 
+					/* the type holds it, but could not read it back */
+					if (abs(value->zone) >= MOST_DISPLACEMENT)
+						return "has an offset beyond 15:59, which the column cannot keep";
 					time->time = value->number;
 					time->zone = value->zone;
 					*datum = TimeTzADTPGetDatum(time);
@@ -472,6 +489,37 @@ container_datum(const Value *value, Oid type, Datum *datum)
 
 		return text_datum(text, len, type, -1, datum);
 	}
+}
+
+static bool
+is_json_by_input(Oid type)
+{
+	Oid			base;
+
+	if (type == JSONOID)
+		return true;
+	if (type < FirstNormalObjectId)
+		return false;
+	base = getBaseType(type);
+	return base == JSONOID || base == JSONBOID;
+}
+
+/* The answer as JSON writes it. */
+static char *
+json_text(const Value *value)
+{
+	int			len;
+	char	   *text = value_text(value, &len);
+
+	if (value->kind == VALUE_TEXT)
+	{
+		StringInfoData quoted;
+
+		initStringInfo(&quoted);
+		escape_json(&quoted, text);
+		return quoted.data;
+	}
+	return text;
 }
 
 /* Through the type's own input function: may raise an error. */

@@ -71,13 +71,14 @@ SELECT * FROM epro_etl.wait_run(:run_id);
 \echo '4. The ledger agrees with itself and with the tables (epro_etl.reconcile)'
 SELECT * FROM epro_etl.reconcile(:run_id);
 
-\echo '5. Findings by rule, beside the number planted'
+\echo '5. Findings by rule, beside the number planted; no form: it is unknown, or not said'
 CREATE TEMP VIEW judged AS
-SELECT form, kind, rule, max(severity) AS severity, sum(found) AS count, sum(planted) AS planted
+SELECT f.name AS form, kind, rule, max(severity) AS severity, sum(found) AS count, sum(planted) AS planted
 FROM (SELECT form, kind, rule, severity, 1 AS found, 0 AS planted FROM epro_etl.finding
       UNION ALL
       SELECT form, kind, rule, NULL, 0, count FROM planted) AS both_sides
-GROUP BY form, kind, rule;
+     LEFT JOIN epro_etl.form AS f ON f.name = both_sides.form
+GROUP BY f.name, kind, rule;
 SELECT * FROM judged ORDER BY form, kind, rule;
 
 \echo '6. Three quarantined responses and the reasons; a message never tells the answer'

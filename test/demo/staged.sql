@@ -111,7 +111,7 @@ FROM (VALUES
     (80, 'MOOD', '{subject/subject}', '{}', '{}', '{"subject": null}'),
     (81, 'MOOD', '{subject/subject}', '{}', '{}', '{"subject": "  "}'),
     (82, 'DIARY', '{form/form}', '{}', '{}', '{"form": null}'),
-    (83, 'DIARY', '{form/form}', '{}', '{}', '{"form": "DAIRY"}'),
+    (83, 'DIARY', '{form/form}', '{}', '{}', '{"form": "wang@mail.example"}'),
     (84, 'DIARY', '{payload/payload}', '{}', '{}', '{"payload": null}'),
     (85, 'DIARY', '{payload/payload}', '{}', '{}', '{"payload": "7"}'),
     (86, 'DIARY', '{payload/payload}', '{}', '{}', '{"payload": "[3, 7.5]"}'),
@@ -140,11 +140,12 @@ SELECT 'DIARY', p.no, 'DAY ' || d,
        timestamptz '2025-01-06 20:00Z' + d * interval '1 day' + p.no * interval '1 min',
        jsonb_build_object(
            'pain', pg_temp.written(pain, pg_temp.pick('style', k, 8)),
-           'severity', ('{MILD,mild," Mild ",MODERATE,moderate," Moderate",SEVERE,severe,"SEVERE "}'::text[])
-                       [1 + pain / 4 * 3 + pg_temp.pick('severity', k, 3)],
+           'severity', ('{MILD,mild," Mild ",MODERATE,moderate," Moderate",SEVERE,severe,"SEVERE "}'::text[])[
+                       1 + pain / 4 * 3 + pg_temp.pick('severity', k, 3)],
            'onset', date '2025-01-06' + d - pg_temp.pick('onset', k, 300),
            'sleep_hours', 4 + pg_temp.pick('sleep', k, 12) * 0.5,
-           'activity', ('{walking,SWIMMING," reading ",打太极拳,ｙｏｇａ}'::text[])[1 + pg_temp.pick('activity', k, 5)],
+           'activity', ('{walking,SWIMMING," reading ",打太极拳,ｙｏｇａ}'::text[])[
+                       1 + pg_temp.pick('activity', k, 5)],
            'note', CASE pg_temp.pick('note', k, 8)
                    WHEN 0 THEN 'Slept badly. Please ring ' || p.name || ' on ' || p.phone
                    WHEN 1 THEN '请联系' || p.name || '，邮箱 ' || p.email

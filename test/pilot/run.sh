@@ -15,7 +15,7 @@
 #   expected.sql   what must come out, from the raw file alone
 #   forms.sql      the six forms (forms/*.json) and their edit checks
 #   load.sql       staging, pipeline, sinks and run for one number of workers
-#   check.sql      one load against the raw file and what was expected
+#   check.sql      one load, and a dry run before it, against what was expected
 #   compare.sql    one load against the one with workers => 0
 #
 # Each verdict is a line "ok ..." or "not ok ...". A script that breaks off is
@@ -44,7 +44,7 @@ main()
 	psql -X -q -v ON_ERROR_STOP=1 -c 'SET client_min_messages = warning' \
 		-c "DROP DATABASE IF EXISTS $database" \
 		-c "CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'"
-	home=$PGDATABASE
+	home=${PGDATABASE:-postgres}
 	export PGDATABASE=$database
 
 	script raw.sql

@@ -104,7 +104,7 @@ sub end_at
 	my $name = "$end->{name} $point->{name}";
 	my $reached = 1;
 
-	restage($look, 1, ROWS, 10);
+	restage($look, 1, ROWS, 7);
 	close_gate($look, $_) foreach @{ $point->{gates} || [] };
 	my $caller = EproTest::Psql->new($node);
 	my $first = $caller->backend;

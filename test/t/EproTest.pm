@@ -252,8 +252,8 @@ sub close_gate
 sub open_gates
 {
 	my ($session) = @_;
-	$session->query('TRUNCATE gate') if $session->query('SELECT count(*) FROM gate') ne '0';
 	$session->query('SELECT pg_advisory_unlock_all()');
+	$session->query('DELETE FROM gate');
 	return;
 }
 
