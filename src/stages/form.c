@@ -16,10 +16,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
-#include "catalog/pg_collation.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -28,9 +24,6 @@
 #include "stages/form.h"
 
 #define SCHEMA_DIALECT "https://json-schema.org/draft/2020-12/schema"
-
-/* top code of an age when set_deid() names none (HIPAA: 90 and over) */
-#define DEFAULT_AGE_CAP 90
 
 const char *const keyword_name[KEYWORD_COUNT] = {
 	[KEYWORD_REQUIRED] = "required",
@@ -105,16 +98,9 @@ static bool options_fit_int4(const FormNode *node);
 static void number_nodes(CompiledForm *form, FormNode *group);
 static int	count_nodes(const FormNode *group);
 static void check_names(CompiledForm *form);
-static void remove_group(FormNode *group);
-static char *translate_pattern(const char *pattern, const char *where);
 static int	compare_names(const void *a, const void *b);
-static void collect_slots(CompiledForm *form);
-static void set_value(Value *value, JsonbValue *from);
 static const char *deeper(const char *pointer, const char *key, int keylen);
 static int	compare_keys(const void *a, const void *b);
-static void free_pattern(void *pattern);
-static bool text_is(const JsonbValue *value, const char *name);
-static char *text_of(const JsonbValue *value);
 
 pg_attribute_noreturn() static void refuse(const char *where, const char *what, const char *hint);
 
@@ -153,7 +139,7 @@ form_compile(const char *name, const char *version, Jsonb *definition)
 	form->nodes = palloc(sizeof(FormNode *) * count_nodes(root));
 	number_nodes(form, root);
 	check_names(form);
-	collect_slots(form);
+	form_collect_slots(form);
 	return form;
 }
 
@@ -205,7 +191,7 @@ compile_keyword(Place *place, JsonbValue *key, JsonbValue *value)
 
 	for (int k = 0; k < KEYWORD_COUNT; k++)
 	{
-		if (!text_is(key, keyword_name[k]))
+		if (!jsonb_text_is(key, keyword_name[k]))
 			continue;
 		/* the response as a whole is an object of items, and nothing else */
 		if (place->node->slot < 0 && k != KEYWORD_REQUIRED && k != KEYWORD_TYPE)
@@ -244,7 +230,7 @@ compile_keyword(Place *place, JsonbValue *key, JsonbValue *value)
 		}
 	}
 
-	if (text_is(key, "properties"))
+	if (jsonb_text_is(key, "properties"))
 	{
 		if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
 			refuse(where, "\"properties\" must be an object", NULL);
@@ -253,21 +239,21 @@ compile_keyword(Place *place, JsonbValue *key, JsonbValue *value)
 		place->properties = copy;
 		return;
 	}
-	if (text_is(key, "x-normalise"))
+	if (jsonb_text_is(key, "x-normalise"))
 	{
 		compile_normalise(place, value, where);
 		return;
 	}
-	if (text_is(key, "$schema"))
+	if (jsonb_text_is(key, "$schema"))
 	{
-		if (value->type != jbvString || !text_is(value, SCHEMA_DIALECT))
+		if (value->type != jbvString || !jsonb_text_is(value, SCHEMA_DIALECT))
 			refuse(where, "the definition is written in another dialect",
 				   "The dialect must be " SCHEMA_DIALECT ".");
 		return;
 	}
 	for (int i = 0; i < (int) lengthof(annotations); i++)
 	{
-		if (text_is(key, annotations[i]))
+		if (jsonb_text_is(key, annotations[i]))
 			return;
 	}
 	refuse(where, "unknown or unsupported keyword",
@@ -308,7 +294,7 @@ compile_type(Place *place, JsonbValue *value, const char *where)
 		}
 		for (int i = 0; i < (int) lengthof(type_names); i++)
 		{
-			if (element.type == jbvString && text_is(&element, type_names[i].name))
+			if (element.type == jbvString && jsonb_text_is(&element, type_names[i].name))
 			{
 				appendStringInfo(&says, "%s %s", node->types ? " or" : "",
 								 type_names[i].name);
@@ -354,7 +340,7 @@ compile_options(Place *place, Keyword keyword, JsonbValue *value,
 	{
 		Value		constant = {0};
 
-		set_value(&constant, value);
+		value_set_jsonb(&constant, value);
 		if (node->options != NULL)
 			node->options[node->noptions] = constant;
 		else
@@ -371,7 +357,7 @@ compile_options(Place *place, Keyword keyword, JsonbValue *value,
 		iterator = JsonbIteratorInit(value->val.binary.data);
 		(void) JsonbIteratorNext(&iterator, &element, false);
 		while (JsonbIteratorNext(&iterator, &element, true) == WJB_ELEM)
-			set_value(&options[n++], &element);
+			value_set_jsonb(&options[n++], &element);
 		if (node->has & (1 << KEYWORD_CONST))
 			options[n] = node->options[0];
 		node->options = options;
@@ -396,7 +382,7 @@ compile_limit(Place *place, Keyword keyword, JsonbValue *value,
 
 	if (value->type != jbvNumeric)
 		refuse(where, "a limit must be a number", NULL);
-	set_value(&node->bound[keyword], value);
+	value_set_jsonb(&node->bound[keyword], value);
 	node->has |= 1 << keyword;
 	node->message[keyword] = psprintf("must be %s %s", relation[keyword],
 									  value_text(&node->bound[keyword], &len));
@@ -410,7 +396,7 @@ compile_length(Place *place, Keyword keyword, JsonbValue *value,
 	Value		length = {0};
 
 	if (value->type == jbvNumeric)
-		set_value(&length, value);
+		value_set_jsonb(&length, value);
 	if (length.kind != VALUE_INTEGER || length.number < 0)
 		refuse(where, "a length must be a whole number, zero or more", NULL);
 	if (keyword == KEYWORD_MIN_LENGTH)
@@ -423,51 +409,18 @@ compile_length(Place *place, Keyword keyword, JsonbValue *value,
 									  length.number);
 }
 
-/*
- * JSON Schema's patterns are ECMA-262's, PostgreSQL's engine has advanced
- * regular expressions.  What both write alike means the same; what only ours
- * knows (directors and embedded options) is refused.  The C collation keeps a
- * class the same on every server.
- */
 static void
 compile_pattern(Place *place, JsonbValue *value, const char *where)
 {
 	FormNode   *node = place->node;
-	char	   *text;
-	pg_wchar   *wide;
-	int			wide_len;
-	regex_t    *pattern;
-	MemoryContextCallback *callback;
-	int			code;
+	const char *fault = NULL;
+	const char *hint = NULL;
 
 	if (value->type != jbvString)
 		refuse(where, "\"pattern\" must be a text", NULL);
-	text = translate_pattern(text_of(value), where);
-	if (strncmp(text, "***", 3) == 0 ||
-		(strncmp(text, "(?", 2) == 0 && text[2] != '\0' &&
-		 strchr(":=!<", text[2]) == NULL))
-		refuse(where, "the pattern uses an option that JSON Schema does not know",
-			   "Patterns are ECMA-262's; write the cases out.");
-
-	wide = palloc((strlen(text) + 1) * sizeof(pg_wchar));
-	wide_len = pg_mb2wchar_with_len(text, wide, strlen(text));
-	pattern = palloc0(sizeof(regex_t));
-	code = pg_regcomp(pattern, wide, wide_len, REG_ADVANCED | REG_NOSUB,
-					  C_COLLATION_OID);
-	if (code != REG_OKAY)
-	{
-		char		reason[100];
-
-		pg_regerror(code, pattern, reason, sizeof(reason));
-		refuse(where, psprintf("the pattern cannot be used: %s", reason),
-			   "Write it as an advanced regular expression, which JSON Schema's patterns mostly are.");
-	}
-	callback = palloc(sizeof(MemoryContextCallback));
-	callback->func = free_pattern;
-	callback->arg = pattern;
-	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-
-	node->pattern = pattern;
+	node->pattern = pattern_compile(jsonb_text(value), &fault, &hint);
+	if (node->pattern == NULL)
+		refuse(where, fault, hint);
 	node->has |= 1 << KEYWORD_PATTERN;
 	node->message[KEYWORD_PATTERN] = "must match the declared pattern";
 }
@@ -477,17 +430,17 @@ compile_format(Place *place, JsonbValue *value, const char *where)
 {
 	FormNode   *node = place->node;
 
-	if (value->type == jbvString && text_is(value, "date"))
+	if (value->type == jbvString && jsonb_text_is(value, "date"))
 	{
 		node->format = FORMAT_DATE;
 		node->message[KEYWORD_FORMAT] = "must be a date (RFC 3339: YYYY-MM-DD)";
 	}
-	else if (value->type == jbvString && text_is(value, "time"))
+	else if (value->type == jbvString && jsonb_text_is(value, "time"))
 	{
 		node->format = FORMAT_TIME;
 		node->message[KEYWORD_FORMAT] = "must be a time with its offset (RFC 3339)";
 	}
-	else if (value->type == jbvString && text_is(value, "date-time"))
+	else if (value->type == jbvString && jsonb_text_is(value, "date-time"))
 	{
 		node->format = FORMAT_DATE_TIME;
 		node->message[KEYWORD_FORMAT] = "must be a date-time with its offset (RFC 3339)";
@@ -515,7 +468,7 @@ compile_normalise(Place *place, JsonbValue *value, const char *where)
 
 		for (int i = 0; i < (int) lengthof(normalise_names); i++)
 		{
-			if (element.type == jbvString && text_is(&element, normalise_names[i].name))
+			if (element.type == jbvString && jsonb_text_is(&element, normalise_names[i].name))
 			{
 				place->node->normalise |= normalise_names[i].bit;
 				known = true;
@@ -548,7 +501,7 @@ compile_properties(Place *place)
 
 		CHECK_FOR_INTERRUPTS();
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		node->key = text_of(&key);
+		node->key = jsonb_text(&key);
 		node->keylen = key.val.string.len;
 		if (node->keylen == 0)
 			refuse(where, "an item needs a name", NULL);
@@ -585,7 +538,7 @@ compile_required(Place *place)
 			refuse(where, "\"required\" must be an array of item names", NULL);
 		for (int i = 0; i < place->node->nchildren; i++)
 		{
-			if (text_is(&element, place->node->children[i]->key))
+			if (jsonb_text_is(&element, place->node->children[i]->key))
 				found = place->node->children[i];
 		}
 		if (found == NULL)
@@ -648,97 +601,6 @@ options_fit_int4(const FormNode *node)
 			return false;
 	}
 	return node->noptions > 0;
-}
-
-/*
- * Adds a de-identification rule to a compiled form; raises an error when the
- * form has no such item, or the method cannot be applied to it.
- */
-void
-form_deidentify(CompiledForm *form, const char *path, const char *method,
-				Jsonb *params)
-{
-	FormNode   *node = NULL;
-	JsonbIterator *iterator = JsonbIteratorInit(&params->root);
-	JsonbValue	key;
-	JsonbValue	value;
-	bool		to_age = false;
-
-	for (int i = 0; i < form->nnodes; i++)
-	{
-		if (strcmp(form->nodes[i]->pointer, path) == 0)
-			node = form->nodes[i];
-	}
-	if (node == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("form \"%s\" has no item at \"%s\"", form->name, path),
-				 errhint("Name the item by its JSON Pointer, such as \"/email\".")));
-	if (node->nchildren > 0 && strcmp(method, "remove") != 0 && strcmp(method, "keep") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is a group of items", path),
-				 errhint("Only the method \"remove\" takes a whole group.")));
-	if (!JB_ROOT_IS_OBJECT(params))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameters of a de-identification method must be a JSON object")));
-
-	node->deid_cap = DEFAULT_AGE_CAP;
-	(void) JsonbIteratorNext(&iterator, &key, false);
-	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
-	{
-		Value		number = {0};
-
-		(void) JsonbIteratorNext(&iterator, &value, true);
-		if (value.type == jbvNumeric)
-			set_value(&number, &value);
-		if (strcmp(method, "generalize") == 0 && text_is(&key, "to") &&
-			value.type == jbvString && text_is(&value, "age"))
-			to_age = true;
-		else if (strcmp(method, "generalize") == 0 && text_is(&key, "cap") &&
-				 number.kind == VALUE_INTEGER &&
-				 number.number >= 1 && number.number <= 150)
-			node->deid_cap = (int) number.number;
-		else
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("method \"%s\" does not take the parameter \"%s\", or not with this value",
-							method, text_of(&key)),
-					 errhint("The method \"generalize\" takes {\"to\": \"age\", \"cap\": 90}; the others take none.")));
-	}
-
-	if (strcmp(method, "keep") == 0)
-		node->deid = DEID_KEEP;
-	else if (strcmp(method, "remove") == 0)
-		remove_group(node);
-	else if (strcmp(method, "redact") == 0)
-	{
-		if (node->type != ITEM_TEXT)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("item \"%s\" is not a text and cannot be redacted", path),
-					 errhint("Use the method \"remove\".")));
-		node->deid = DEID_REDACT;
-	}
-	else if (strcmp(method, "generalize") == 0)
-	{
-		if (!to_age || node->type != ITEM_DATE)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("method \"generalize\" makes an age of a date: item \"%s\" must be of format date, and the parameters must say so",
-							path),
-					 errhint("Use params => '{\"to\": \"age\"}' with an item of type string and format date.")));
-		node->deid = DEID_AGE;
-		node->type = ITEM_INTEGER;
-		node->fits_int4 = true;
-	}
-	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown de-identification method \"%s\"", method),
-				 errhint("The methods are keep, remove, redact and generalize.")));
-	collect_slots(form);
 }
 
 /*
@@ -821,78 +683,9 @@ compare_names(const void *a, const void *b)
 	return strcmp((*(FormNode *const *) a)->name, (*(FormNode *const *) b)->name);
 }
 
-/* Removes an item, or a group with all that is in it. */
-static void
-remove_group(FormNode *group)
-{
-	group->deid = DEID_REMOVE;
-	for (int i = 0; i < group->nchildren; i++)
-		remove_group(group->children[i]);
-}
-
-/*
- * ECMA-262's notation where ours has another one, outside brackets: \b and \B
- * (word boundary) are \y and \Y, \xHH takes two digits, "." is any character
- * but a line end.  What would mean something else in ours is refused.
- */
-static char *
-translate_pattern(const char *pattern, const char *where)
-{
-	StringInfoData out;
-	bool		in_brackets = false;
-
-	initStringInfo(&out);
-	for (const char *p = pattern; *p; p++)
-	{
-		if (*p == '\\' && p[1] != '\0')
-		{
-			p++;
-			if (strchr("mMyYAZ", *p) != NULL)
-				refuse(where, psprintf("the pattern has \"\\%c\", which JSON Schema does not know", *p), NULL);
-			if (!in_brackets && *p == 'b')
-				appendStringInfoString(&out, "\\y");
-			else if (!in_brackets && *p == 'B')
-				appendStringInfoString(&out, "\\Y");
-			else if (*p == 'x')
-			{
-				if (!isxdigit((unsigned char) p[1]) || !isxdigit((unsigned char) p[2]))
-					refuse(where, "the pattern has \"\\x\" without two hexadecimal digits", NULL);
-				appendStringInfo(&out, "\\u00%c%c", p[1], p[2]);
-				p += 2;
-			}
-			else
-				appendStringInfo(&out, "\\%c", *p);
-			continue;
-		}
-		if (in_brackets && *p == '[')
-		{
-			if (p[1] == ':' || p[1] == '.' || p[1] == '=')
-				refuse(where, "the pattern has a class in double brackets, which JSON Schema does not know",
-					   "Write the characters out, such as [A-Za-z].");
-			appendStringInfoString(&out, "\\[");
-			continue;
-		}
-		if (*p == '[')
-		{
-			in_brackets = true;
-			appendStringInfoChar(&out, '[');
-			if (p[1] == '^')
-				appendStringInfoChar(&out, *++p);
-			continue;
-		}
-		if (*p == ']')
-			in_brackets = false;
-		if (*p == '.' && !in_brackets)
-			appendStringInfoString(&out, "[^\\n\\r\\u2028\\u2029]");
-		else
-			appendStringInfoChar(&out, *p);
-	}
-	return out.data;
-}
-
 /* The slots that normalise and de-identify have to visit, and no others. */
-static void
-collect_slots(CompiledForm *form)
+void
+form_collect_slots(CompiledForm *form)
 {
 	form->normalised = palloc(sizeof(int) * form->nnodes);
 	form->deidentified = palloc(sizeof(int) * form->nnodes);
@@ -903,38 +696,6 @@ collect_slots(CompiledForm *form)
 			form->normalised[form->nnormalised++] = i;
 		if (form->nodes[i]->deid != DEID_KEEP)
 			form->deidentified[form->ndeidentified++] = i;
-	}
-}
-
-static void
-set_value(Value *value, JsonbValue *from)
-{
-	memset(value, 0, sizeof(*value));
-	switch (from->type)
-	{
-		case jbvNull:
-			value->kind = VALUE_NULL;
-			break;
-		case jbvBool:
-			value->kind = VALUE_BOOLEAN;
-			value->number = from->val.boolean ? 1 : 0;
-			break;
-		case jbvNumeric:
-			value_set_numeric(value, from->val.numeric);
-			break;
-		case jbvString:
-			value->kind = VALUE_TEXT;
-			value->data = from->val.string.val;
-			value->len = from->val.string.len;
-			break;
-		case jbvBinary:
-			value->kind = JsonContainerIsArray(from->val.binary.data) ?
-				VALUE_ARRAY : VALUE_OBJECT;
-			value->data = from->val.binary.data;
-			value->len = from->val.binary.len;
-			break;
-		default:
-			elog(ERROR, "unexpected jsonb value type %d", (int) from->type);
 	}
 }
 
@@ -968,25 +729,6 @@ compare_keys(const void *a, const void *b)
 	if (left->keylen != right->keylen)
 		return left->keylen < right->keylen ? -1 : 1;
 	return memcmp(left->key, right->key, left->keylen);
-}
-
-static void
-free_pattern(void *pattern)
-{
-	pg_regfree((regex_t *) pattern);
-}
-
-static bool
-text_is(const JsonbValue *value, const char *name)
-{
-	return value->val.string.len == (int) strlen(name) &&
-		memcmp(value->val.string.val, name, value->val.string.len) == 0;
-}
-
-static char *
-text_of(const JsonbValue *value)
-{
-	return pnstrdup(value->val.string.val, value->val.string.len);
 }
 
 static void

@@ -13,9 +13,18 @@
 
 extern CompiledForm *form_compile(const char *name, const char *version,
 								  Jsonb *definition);
+
+/* ---- deid_rule.c ---- */
 extern void form_deidentify(CompiledForm *form, const char *path,
 							const char *method, Jsonb *params);
+
+/* ---- form.c ---- */
 extern FormNode *form_find(const CompiledForm *form, const char *name);
+extern void form_collect_slots(CompiledForm *form);
 extern bool form_node_is_item(const FormNode *node);
+
+/* ---- pattern.c ---- */
+extern regex_t *pattern_compile(const char *text, const char **fault,
+								const char **hint);
 
 #endif							/* EPRO_ETL_STAGES_FORM_H */

@@ -142,6 +142,54 @@ value_set_numeric(Value *value, Numeric numeric)
 	}
 }
 
+/* Makes a value of a jsonb one, which must outlive it. */
+void
+value_set_jsonb(Value *value, const JsonbValue *from)
+{
+	memset(value, 0, sizeof(*value));
+	switch (from->type)
+	{
+		case jbvNull:
+			value->kind = VALUE_NULL;
+			break;
+		case jbvBool:
+			value->kind = VALUE_BOOLEAN;
+			value->number = from->val.boolean ? 1 : 0;
+			break;
+		case jbvNumeric:
+			value_set_numeric(value, from->val.numeric);
+			break;
+		case jbvString:
+			value->kind = VALUE_TEXT;
+			value->data = from->val.string.val;
+			value->len = from->val.string.len;
+			break;
+		case jbvBinary:
+			value->kind = JsonContainerIsArray(from->val.binary.data) ?
+				VALUE_ARRAY : VALUE_OBJECT;
+			value->data = from->val.binary.data;
+			value->len = from->val.binary.len;
+			break;
+		default:
+			elog(ERROR, "unexpected jsonb value type %d", (int) from->type);
+	}
+}
+
+/* Is a jsonb string this text? */
+bool
+jsonb_text_is(const JsonbValue *value, const char *name)
+{
+	return value->val.string.len == (int) strlen(name) &&
+		memcmp(value->val.string.val, name, value->val.string.len) == 0;
+}
+
+/* A jsonb string's text, terminated, in the current memory context. */
+char *
+jsonb_text(const JsonbValue *value)
+{
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
 /* The number as a Numeric; the value must be a number. */
 Numeric
 value_numeric(const Value *value)

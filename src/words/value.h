@@ -54,6 +54,9 @@ typedef const char *ConversionFault;
 
 extern bool value_from_numeric(Numeric numeric, int64 *integer);
 extern void value_set_numeric(Value *value, Numeric numeric);
+extern void value_set_jsonb(Value *value, const JsonbValue *from);
+extern bool jsonb_text_is(const JsonbValue *value, const char *name);
+extern char *jsonb_text(const JsonbValue *value);
 extern Numeric value_numeric(const Value *value);
 extern char *value_text(const Value *value, int *len);
 extern Oid	item_type_oid(ItemType type, bool fits_int4);
