@@ -23,7 +23,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define CACHE_SIZE 8192			/* a power of two */
+#define CACHE_SIZE 32768			/* a power of two */
 #define CACHED_LENGTH 48		/* longer identifiers are computed each time */
 #define MICROSECONDS_A_DAY INT64CONST(86400000000)
 

@@ -27,8 +27,8 @@
 
 /*
  * The short on-disk form of numeric (see numeric.c, "Interpretation of high
- * bits").  It cannot change without breaking pg_upgrade; the unit suite holds
- * this reading against numeric's own functions.
+ * bits").  It cannot change without breaking pg_upgrade; the regression suite holds
+ * this reading against numeric's own functions (14_numbers).
  */
 #define NUMERIC_KIND(header)	((header) & 0xC000)
 #define NUMERIC_SHORT_FORM		0x8000

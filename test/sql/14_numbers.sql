@@ -1,0 +1,40 @@
+-- The short way from jsonb's numbers to whole ones (words/value.c) against
+-- numeric's own arithmetic: every number near the borders of digits, of
+-- base-10000 digits, of int4, int8 and int64.
+\set SHOW_CONTEXT never
+SELECT probe.open_area('t14');
+SELECT epro_etl.register_form('t14', '{"type": "object", "properties": {"i": {"type": "integer"}, "n": {"type": "number"}}}');
+CREATE TABLE sink (source_id int PRIMARY KEY, i bigint, n numeric);
+SELECT epro_etl.add_sink('t14', 't14', 'sink');
+
+CREATE TABLE number AS
+SELECT row_number() OVER (ORDER BY v, scale(v))::int AS id, v
+FROM (SELECT DISTINCT ON (v, scale(v)) v
+      FROM (SELECT sign * (10::numeric ^ k + d) AS v
+            FROM generate_series(0, 20) k, unnest('{-2,-1,0,1,2}'::int[]) d, unnest('{-1,1}'::int[]) sign
+            UNION ALL SELECT sign * (2::numeric ^ k + d) FROM unnest('{15,16,31,32,52,53,62,63,64}'::int[]) k,
+                             unnest('{-1,0,1}'::int[]) d, unnest('{-1,1}'::int[]) sign
+            UNION ALL SELECT sign * (10::numeric ^ -k) FROM generate_series(1, 20) k, unnest('{-1,1}'::int[]) sign
+            UNION ALL SELECT sign * (10::numeric ^ k) + f FROM generate_series(0, 20, 2) k, unnest('{0.5,0.0001,0.00001,0.10}'::numeric[]) f,
+                             unnest('{-1,1}'::int[]) sign
+            UNION ALL SELECT (n::text || z)::numeric FROM generate_series(-3, 3) n, unnest('{.0,.00,.0000,.00000}'::text[]) z
+            UNION ALL SELECT unnest('{0, 10000, 100000000, 1000000000000, 10000000000000000, 99999999, 9999999999999999, 1e30, 1e70, 1e-70, 123e60}'::numeric[])
+            ) made) v;
+INSERT INTO staging (id, study, form, subject, visit, authored, payload)
+    SELECT id, 'ST01', 't14', 'P', 'D', '2026-03-01 07:30+00', jsonb_build_object('i', v, 'n', v) FROM number;
+SELECT count(*) > 300 AS enough FROM number;
+SELECT claimed = (SELECT count(*) FROM number) AS all_claimed FROM epro_etl.run('t14', workers => 0);
+
+-- what numeric itself says must have become of each
+CREATE TABLE expected AS
+SELECT id, v, CASE WHEN v <> trunc(v) THEN 'type'
+                   WHEN v NOT BETWEEN -9223372036854775808 AND 9223372036854775807 THEN 'conversion'
+                   ELSE 'loaded' END AS becomes FROM number;
+SELECT becomes, count(*) > 20 AS enough FROM expected GROUP BY becomes ORDER BY becomes;
+SELECT e.becomes, e.v, s.i, s.n, f.rule
+    FROM expected e LEFT JOIN sink s ON s.source_id = e.id
+    LEFT JOIN epro_etl.finding f ON f.source_id = e.id::text AND f.run_id = (SELECT max(run_id) FROM epro_etl.run_ledger)
+    WHERE (e.becomes = 'loaded') IS DISTINCT FROM coalesce(s.i = e.v AND s.n = e.v AND scale(s.n) = scale(e.v), false)
+       OR (e.becomes = 'type') IS DISTINCT FROM coalesce(f.rule = 'type', false)
+       OR (e.becomes = 'conversion') IS DISTINCT FROM coalesce(f.kind = 'conversion' AND f.rule = 'i', false);
+SELECT probe.close_area('t14');
