@@ -118,7 +118,10 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 	owner_end(&scope);
 }
 
-/* Does any worker hold the run's liveness now? */
+/*
+ * Does any worker hold the run's liveness now?  Never waits: who waited here
+ * would stand in the way of workers that are still to come.
+ */
 bool
 account_is_alive(int64 run_id)
 {
@@ -243,28 +246,17 @@ account_close_run(int64 run_id, const char *status, int sqlstate,
 	owner_end(&scope);
 }
 
-/* Holds the run's liveness until the session ends; false if it cannot. */
-bool
+/*
+ * Holds the run's liveness until the session ends.  May have to wait for the
+ * moment in which account_is_alive() holds it elsewhere.
+ */
+void
 account_liveness_hold(int64 run_id)
 {
 	LOCKTAG		tag;
 
 	liveness_tag(&tag, run_id);
-	return LockAcquire(&tag, ShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/*
- * Waits until no worker of the run is alive, under the caller's timeouts and
- * within sight of the deadlock detector.
- */
-void
-account_liveness_wait(int64 run_id)
-{
-	LOCKTAG		tag;
-
-	liveness_tag(&tag, run_id);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	LockRelease(&tag, ExclusiveLock, false);
+	(void) LockAcquire(&tag, ShareLock, true, false);
 }
 
 static void

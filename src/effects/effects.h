@@ -200,8 +200,7 @@ extern void account_chunk(int64 run_id, int worker, const Counts *counts,
 extern void account_close_run(int64 run_id, const char *status, int sqlstate,
 							  const char *message, int worker, int64 chunk,
 							  int64 remaining);
-extern bool account_liveness_hold(int64 run_id);
-extern void account_liveness_wait(int64 run_id);
+extern void account_liveness_hold(int64 run_id);
 extern bool account_is_alive(int64 run_id);
 
 /* ---- progress.c: the live view's place in shared memory ---- */

@@ -127,10 +127,19 @@ epro_etl_run_job(PG_FUNCTION_ARGS)
 	if (!atomic)
 	{
 		(void) run_number(owned);
-		if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		SPI_commit();
-		SPI_finish();
+		PG_TRY();
+		{
+			if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+				elog(ERROR, "SPI_connect failed");
+			SPI_commit();
+			SPI_finish();
+		}
+		PG_CATCH();
+		{
+			run_abandon(owned);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
 	}
 	run_wait(owned, 0, &result);
 	if (strcmp(result.status, "stopped") == 0)
@@ -221,12 +230,7 @@ result_row(FunctionCallInfo fcinfo, const RunResult *result)
 static void
 wait_for_another(int64 run_id, TimestampTz until)
 {
-	if (until == 0)
-	{
-		account_liveness_wait(run_id);
-		return;
-	}
-	while (account_is_alive(run_id) && GetCurrentTimestamp() < until)
+	while (account_is_alive(run_id) && (until == 0 || GetCurrentTimestamp() < until))
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

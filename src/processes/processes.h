@@ -101,7 +101,7 @@ typedef struct RunShared
 	pg_atomic_uint32 stop;		/* 1: claim no more */
 	pg_atomic_uint32 registered;	/* workers that were asked for and may come */
 	pg_atomic_uint32 arrived;	/* workers that have come; the first leads */
-	pg_atomic_uint32 active;	/* of these, those that have not left */
+	pg_atomic_uint32 active;	/* connected and not left: the last one closes */
 	pg_atomic_uint32 closed;	/* 1: the ledger says how the run ended */
 	pg_atomic_uint64 run_id;	/* 0 until the first worker has opened it */
 	ConditionVariable opened;	/* run_id was set, or never will be */
@@ -114,6 +114,7 @@ typedef struct RunShared
 	pg_atomic_uint64 duplicate;
 	pg_atomic_uint64 deferred;
 	pg_atomic_uint64 skipped_rows;	/* seen and left to others */
+	pg_atomic_uint64 remaining;	/* as the ledger has it; written on closing */
 
 	Progress	workers[FLEXIBLE_ARRAY_MEMBER];
 } RunShared;
@@ -143,6 +144,6 @@ extern OwnedRun *run_launch(const RunRequest *request);
 extern bool run_wait(OwnedRun *owned, TimestampTz until, RunResult *result);
 extern OwnedRun *run_find(int64 run_id);
 extern int64 run_number(OwnedRun *owned);
-extern void run_forget(OwnedRun *owned);
+extern void run_abandon(OwnedRun *owned);
 
 #endif							/* EPRO_ETL_PROCESSES_H */

@@ -16,18 +16,24 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "processes/processes.h"
 #include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "words/errors.h"
 
@@ -39,6 +45,9 @@
 #define STOP_CANCEL_MS 200
 #define STOP_TERMINATE_MS 5000
 #define STOP_GIVE_UP_MS 60000
+
+/* how far a chain of waiting sessions is followed back to the caller */
+#define MOST_BLOCKERS_DEEP 8
 
 struct OwnedRun
 {
@@ -56,6 +65,10 @@ static OwnedRun *create_shared(const RunRequest *request, int workers,
 							   int64 pipeline_id, Oid source,
 							   BlockNumber nblocks);
 static int	register_workers(OwnedRun *owned, int workers);
+static void tell_inline(const RunRequest *request, const char *detail,
+						const char *hint);
+static bool session_user_may_connect(void);
+static void tell_fewer_workers(OwnedRun *owned, int workers);
 static bool wait_for_all(OwnedRun *owned, TimestampTz until);
 static TimestampTz statement_deadline(void);
 static bool all_ended(OwnedRun *owned);
@@ -63,6 +76,9 @@ static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
 				 const char *message);
 static void signal_workers(OwnedRun *owned, bool terminate);
 static void stop_all_at_exit(int code, Datum arg);
+static void run_forget(OwnedRun *owned);
+static void refuse_own_lock(OwnedRun *owned);
+static bool waits_for_us(int pid, int depth);
 static void raise_cause(OwnedRun *owned);
 static void fill_result(OwnedRun *owned, RunResult *result);
 
@@ -101,11 +117,14 @@ run_launch(const RunRequest *request)
 		return NULL;
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 	{
-		ereport(NOTICE,
-				(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
-						request->pipeline),
-				 errdetail("The transaction has written, and workers cannot see what is not committed."),
-				 errhint("Commit before the run, or pass workers => 0.")));
+		tell_inline(request, "The transaction has written, and workers cannot see what is not committed.",
+					"Commit before the run, or pass workers => 0.");
+		return NULL;
+	}
+	if (!session_user_may_connect())
+	{
+		tell_inline(request, "Workers log in as the session user, who may not.",
+					"The role needs LOGIN, and CONNECT on the database.");
 		return NULL;
 	}
 
@@ -113,10 +132,7 @@ run_launch(const RunRequest *request)
 	if (relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 	{
 		relation_close(relation, NoLock);
-		ereport(NOTICE,
-				(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
-						request->pipeline),
-				 errdetail("Its source is a temporary table, which workers cannot see.")));
+		tell_inline(request, "Its source is a temporary table, which workers cannot see.", NULL);
 		return NULL;
 	}
 	nblocks = RelationGetNumberOfBlocks(relation);
@@ -130,20 +146,12 @@ run_launch(const RunRequest *request)
 	if (owned->nworkers == 0)
 	{
 		run_forget(owned);
-		ereport(NOTICE,
-				(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
-						request->pipeline),
-				 errdetail("No background worker is free."),
-				 errhint("Raise max_worker_processes.")));
+		tell_inline(request, "No background worker is free.", "Raise max_worker_processes.");
 		return NULL;
 	}
-	if (owned->nworkers < workers)
-		ereport(NOTICE,
-				(errmsg("run of pipeline \"%s\" has %d of %d workers",
-						request->pipeline, owned->nworkers, workers),
-				 errdetail("No more background workers are free."),
-				 errhint("Raise max_worker_processes.")));
 	registry_enter(dsm_segment_handle(owned->segment), &place);
+	if (owned->nworkers < workers)
+		tell_fewer_workers(owned, workers);
 	return owned;
 }
 
@@ -188,12 +196,14 @@ static bool
 wait_for_all(OwnedRun *owned, TimestampTz until)
 {
 	RunShared  *shared = owned->shared;
+	TimestampTz look_at_locks = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															DeadlockTimeout);
 
 	while (!all_ended(owned))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz next = shared->deadline_is_ours ? shared->deadline : 0;
-		long		timeout = -1;
+		long		timeout;
 
 		CHECK_FOR_INTERRUPTS();
 		if (next != 0 && now >= next)
@@ -212,15 +222,62 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 			return false;
 		if (until != 0 && (next == 0 || until < next))
 			next = until;
-		if (next != 0)
-			timeout = TimestampDifferenceMilliseconds(now, next) + 1;
+		if (now >= look_at_locks)
+		{
+			refuse_own_lock(owned);
+			look_at_locks = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+		}
+		if (next == 0 || look_at_locks < next)
+			next = look_at_locks;
+		timeout = TimestampDifferenceMilliseconds(now, next) + 1;
 
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
 						 timeout, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 	return true;
+}
+
+/*
+ * The caller's wait for its workers is invisible to the deadlock detector: a
+ * worker that waits for a lock of the caller's would wait for ever.  So the
+ * caller looks for that itself, as often as the detector would.
+ */
+static void
+refuse_own_lock(OwnedRun *owned)
+{
+	for (int i = 0; i < owned->nworkers; i++)
+	{
+		pid_t		pid;
+
+		if (GetBackgroundWorkerPid(owned->handles[i], &pid) == BGWH_STARTED &&
+			waits_for_us((int) pid, 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+					 errmsg("a worker of the run waits for a lock that the calling session holds"),
+					 errhint("Commit before the run, or pass workers => 0.")));
+	}
+}
+
+/* Does a process wait for this session, perhaps by way of others? */
+static bool
+waits_for_us(int pid, int depth)
+{
+	ArrayType  *blockers;
+	int		   *pids;
+	int			n;
+
+	if (depth > MOST_BLOCKERS_DEEP)
+		return false;
+	blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(pid)));
+	n = ARR_NDIM(blockers) == 0 ? 0 : ARR_DIMS(blockers)[0];
+	pids = (int *) ARR_DATA_PTR(blockers);
+	for (int i = 0; i < n; i++)
+	{
+		if (pids[i] == MyProcPid || (pids[i] != 0 && waits_for_us(pids[i], depth + 1)))
+			return true;
+	}
+	return false;
 }
 
 /* The run of this number, if this session has started it. */
@@ -254,8 +311,7 @@ run_number(OwnedRun *owned)
 	}
 	PG_CATCH();
 	{
-		stop(owned, OUTCOME_CANCELED, geterrcode(), "the caller was canceled");
-		run_forget(owned);
+		run_abandon(owned);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -264,8 +320,16 @@ run_number(OwnedRun *owned)
 	return (int64) pg_atomic_read_u64(&owned->shared->run_id);
 }
 
-/* Lets go of a run whose workers have all ended. */
+/* Ends a run on the way out of an error: no worker is left. */
 void
+run_abandon(OwnedRun *owned)
+{
+	stop(owned, OUTCOME_CANCELED, geterrcode(), "the caller was canceled");
+	run_forget(owned);
+}
+
+/* Lets go of a run whose workers have all ended. */
+static void
 run_forget(OwnedRun *owned)
 {
 	OwnedRun  **link = &owned_runs;
@@ -352,6 +416,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	pg_atomic_init_u64(&shared->duplicate, 0);
 	pg_atomic_init_u64(&shared->deferred, 0);
 	pg_atomic_init_u64(&shared->skipped_rows, 0);
+	pg_atomic_init_u64(&shared->remaining, 0);
 	for (int i = 0; i < workers; i++)
 	{
 		Progress   *progress = &shared->workers[i];
@@ -403,6 +468,51 @@ statement_deadline(void)
 {
 	return get_timeout_active(STATEMENT_TIMEOUT) ?
 		get_timeout_finish_time(STATEMENT_TIMEOUT) : 0;
+}
+
+static void
+tell_inline(const RunRequest *request, const char *detail, const char *hint)
+{
+	ereport(NOTICE,
+			(errmsg("run of pipeline \"%s\" is done in the calling session, without workers",
+					request->pipeline),
+			 errdetail("%s", detail),
+			 hint ? errhint("%s", hint) : 0));
+}
+
+/* Otherwise every worker would end before it had begun. */
+static bool
+session_user_may_connect(void)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetSessionUserId()));
+	bool		may;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin &&
+		epro_database_aclcheck(MyDatabaseId, GetSessionUserId(), ACL_CONNECT) == ACLCHECK_OK;
+	ReleaseSysCache(tuple);
+	return may;
+}
+
+/* Sending a notice may find a cancel; the workers are there already. */
+static void
+tell_fewer_workers(OwnedRun *owned, int workers)
+{
+	PG_TRY();
+	{
+		ereport(NOTICE,
+				(errmsg("run of pipeline \"%s\" has %d of %d workers",
+						owned->shared->pipeline, owned->nworkers, workers),
+				 errdetail("No more background workers are free."),
+				 errhint("Raise max_worker_processes.")));
+	}
+	PG_CATCH();
+	{
+		run_abandon(owned);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 static bool
@@ -539,15 +649,8 @@ fill_result(OwnedRun *owned, RunResult *result)
 	result->counts.rejected = (int64) pg_atomic_read_u64(&shared->rejected);
 	result->counts.duplicate = (int64) pg_atomic_read_u64(&shared->duplicate);
 	result->counts.deferred = (int64) pg_atomic_read_u64(&shared->deferred);
-	result->remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
+	result->remaining = (int64) pg_atomic_read_u64(&shared->remaining);
 	result->workers = (int) pg_atomic_read_u32(&shared->arrived);
 	result->started_at = shared->started_at;
 	result->finished_at = GetCurrentTimestamp();
-	if (shared_outcome(shared) == OUTCOME_STOPPED)
-	{
-		Source		source = {0};
-
-		source.relid = shared->source;
-		result->remaining = source_rows(&source);
-	}
 }

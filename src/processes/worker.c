@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "commands/trigger.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -37,11 +38,13 @@
 #include "words/errors.h"
 
 /* a chunk that met a deadlock or a serialization failure is tried again */
-#define MOST_TRIES 5
+#define MOST_TRIES 10
+#define FIRST_PAUSE_MS 4
 
 /* what the process knows of itself; there is one run to a process */
 static RunShared *shared = NULL;
 static int	worker_number = 0;
+static bool connected = false;
 static bool has_left = false;
 static int64 chunk_number = 0;
 
@@ -50,6 +53,7 @@ static void work(void);
 static int64 open_run(Pipeline **pipeline);
 static void do_chunks(Run *run);
 static int	do_chunk(Run *run, Counts *counts);
+static void step_back(int tries);
 static void begin_transaction(void);
 static void commit_transaction(void);
 static void report_error(void);
@@ -80,8 +84,6 @@ epro_etl_worker_main(Datum arg)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("invalid magic number in the segment of a run")));
 
-	/* from here on the run counts on us to leave */
-	pg_atomic_fetch_add_u32(&shared->active, 1);
 	worker_number = (int) pg_atomic_fetch_add_u32(&shared->arrived, 1) + 1;
 	before_shmem_exit(leave_at_exit, (Datum) 0);
 	pg_atomic_write_u32(&shared->workers[worker_number - 1].pid, MyProcPid);
@@ -92,6 +94,9 @@ epro_etl_worker_main(Datum arg)
 		if (pg_atomic_read_u32(&shared->stop) == 0)
 		{
 			connect_as_caller();
+			/* from here on the run counts on us, to close it if we are the last */
+			connected = true;
+			pg_atomic_fetch_add_u32(&shared->active, 1);
 			work();
 		}
 	}
@@ -115,11 +120,10 @@ connect_as_caller(void)
 	/* the caller's settings, its own and its role's, as they were at the call */
 	StartTransactionCommand();
 	RestoreGUCState((char *) shared + shared->settings_offset);
-	/* these are the caller's transaction's, not the session's */
-	SetConfigOption("transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	/* but a chunk is a short transaction that writes, whatever the caller's is */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
 	CommitTransactionCommand();
 
 	/* nothing of the run outlives the deadline, also when the caller hangs */
@@ -192,8 +196,7 @@ open_run(Pipeline **pipeline)
 		versions = pipeline_versions(shared->pipeline_id);
 		run_id = account_open_run(&start, versions);
 		account_open_worker(run_id, worker_number);
-		if (!account_liveness_hold(run_id))
-			elog(ERROR, "could not hold the liveness of run " INT64_FORMAT, run_id);
+		account_liveness_hold(run_id);
 		commit_transaction();
 
 		pg_atomic_write_u64(&shared->run_id, (uint64) run_id);
@@ -218,8 +221,7 @@ open_run(Pipeline **pipeline)
 
 	begin_transaction();
 	MemoryContextSwitchTo(memory);
-	if (!account_liveness_hold(run_id))
-		elog(ERROR, "could not hold the liveness of run " INT64_FORMAT, run_id);
+	account_liveness_hold(run_id);
 	account_open_worker(run_id, worker_number);
 	*pipeline = pipeline_load(shared->pipeline_id, pipeline_versions_of_run(run_id));
 	commit_transaction();
@@ -293,10 +295,27 @@ do_chunk(Run *run, Counts *counts)
 			MemoryContextSwitchTo(memory);
 			claim_rewind(run->claim);
 			claimed = -1;
+			step_back(tries);
 		}
 		PG_END_TRY();
 	}
 	return claimed;
+}
+
+/*
+ * Waits a little, longer each time and never for the same time as another
+ * worker: the survivor of a deadlock must get ahead before the victim is back.
+ */
+static void
+step_back(int tries)
+{
+	long		most = FIRST_PAUSE_MS << Min(tries, 6);
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 1 + (long) (pg_prng_double(&pg_global_prng_state) * (double) most),
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* As the caller, with a deadline on every lock, under a snapshot of its own. */
@@ -387,7 +406,10 @@ leave(void)
 	RESUME_CANCEL_INTERRUPTS();
 }
 
-/* Is no longer one of the active; true when it was the last of them. */
+/*
+ * Is no longer one of the active; true when it was the last of them.  A worker
+ * that never connected was none: it could not write into the ledger.
+ */
 static bool
 leave_once(void)
 {
@@ -396,7 +418,7 @@ leave_once(void)
 	has_left = true;
 	progress_phase(&shared->workers[worker_number - 1], PHASE_ENDED);
 	pg_atomic_write_u32(&shared->workers[worker_number - 1].pid, 0);
-	return pg_atomic_sub_fetch_u32(&shared->active, 1) == 0;
+	return connected && pg_atomic_sub_fetch_u32(&shared->active, 1) == 0;
 }
 
 /*
@@ -412,7 +434,7 @@ leave_at_exit(int code, Datum arg)
 	shared_fail(shared, OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN,
 				"a worker of the run was terminated", NULL,
 				worker_number, chunk_number);
-	if (leave_once() && OidIsValid(MyDatabaseId))
+	if (leave_once())
 		close_run();
 	ConditionVariableBroadcast(&shared->opened);
 	wake_caller();
@@ -440,9 +462,17 @@ close_run(void)
 	memcpy(message, shared->error_message, sizeof(message));
 	SpinLockRelease(&shared->mutex);
 
+	begin_transaction();
 	if (outcome == OUTCOME_NONE)
 		remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
-	begin_transaction();
+	else if (outcome == OUTCOME_STOPPED)
+	{
+		Source		source = {0};
+
+		source.relid = shared->source;
+		remaining = source_rows(&source);
+	}
+	pg_atomic_write_u64(&shared->remaining, (uint64) remaining);
 	account_close_run(run_id, outcome_name(outcome), sqlstate,
 					  message[0] ? message : NULL, worker, chunk, remaining);
 	commit_transaction();

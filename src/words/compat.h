@@ -32,15 +32,15 @@
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
 #endif
 
-/* pg_class_aclcheck and friends became object_aclcheck for most classes in 16;
- * relations and attributes kept theirs, schemas did not. */
+/* One check for most classes of objects since 16; relations and attributes kept
+ * theirs. */
 #if PG_VERSION_NUM >= 160000
-#include "catalog/pg_namespace.h"
-#define epro_namespace_aclcheck(nsp, role, mode) \
-	object_aclcheck(NamespaceRelationId, nsp, role, mode)
+#include "catalog/pg_database.h"
+#define epro_database_aclcheck(database, role, mode) \
+	object_aclcheck(DatabaseRelationId, database, role, mode)
 #else
-#define epro_namespace_aclcheck(nsp, role, mode) \
-	pg_namespace_aclcheck(nsp, role, mode)
+#define epro_database_aclcheck(database, role, mode) \
+	pg_database_aclcheck(database, role, mode)
 #endif
 
 /* A lexer on the caller's stack in 15 and 16 became an argument in 17. */
@@ -61,22 +61,7 @@ typedef void EproJsonAction;
 #define EPRO_JSON_GO_ON return
 #endif
 
-/* Wait events of extensions carry their own names since 17. */
-#if PG_VERSION_NUM >= 170000
-#define EPRO_WAIT_EVENT(variable, name) \
-	((variable) != 0 ? (variable) : ((variable) = WaitEventExtensionNew(name)))
-#else
-#define EPRO_WAIT_EVENT(variable, name) (PG_WAIT_EXTENSION)
-#endif
-
-/* The transaction's own time limit is a setting since 17. */
-#if PG_VERSION_NUM >= 170000
-#define EPRO_HAS_TRANSACTION_TIMEOUT 1
-#else
-#define EPRO_HAS_TRANSACTION_TIMEOUT 0
-#endif
-
-/* A TupleDesc's attribute array became compact in 18. */
+/* A module tells its name and version since 18. */
 #if PG_VERSION_NUM >= 180000
 #define EPRO_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "epro_etl", .version = "0.1.0")
 #else

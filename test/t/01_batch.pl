@@ -152,7 +152,7 @@ sub wait_elsewhere
 	ok(await_gate($look), 'wait_run() elsewhere: a worker is in its chunk');
 	is($other->query("SELECT status FROM epro_etl.wait_run($run, timeout => '50ms')"), 'running', 'wait_run() elsewhere, with a timeout');
 	$other->send("SELECT status, claimed, remaining FROM epro_etl.wait_run($run)");
-	ok( until_true($look, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 3 AND NOT granted}, 1),
+	ok( until_true($look, q{SELECT state = 'active' AND wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = } . $other->backend),
 		'wait_run() elsewhere: waits');
 	open_gates($look);
 	is(($other->wait)[0], 'succeeded|600|0', 'wait_run() elsewhere: the row of the run');
@@ -183,10 +183,11 @@ sub wait_elsewhere_before_all_have_come
 	$locker->query('ROLLBACK');
 	ok(await_gate($look), "$name: the first is at work");
 	$other->send("SELECT status FROM epro_etl.wait_run($run)");
-	until_true($look, q{SELECT wait_event IS NOT NULL FROM pg_stat_activity WHERE pid = } . $other->backend);
+	ok( until_true($look, q{SELECT state = 'active' AND wait_event_type IN ('Lock', 'Extension') FROM pg_stat_activity WHERE pid = } . $other->backend),
+		"$name: another session waits for the run");
 	kill 'CONT', $late;
-	ok(until_true($look, "SELECT count(*) FROM pg_stat_get_activity($late) WHERE wait_event_type IS DISTINCT FROM 'Extension'", 1)
-		  || 1, "$name: the second goes on");
+	ok(until_true($look, "SELECT count(*) FROM pg_stat_get_activity($late) WHERE wait_event_type = 'Extension'", 0),
+		"$name: the second goes on");
 	open_gates($look);
 	my ($out, $error) = $caller->wait;
 	is($out, 'succeeded|2|600', "$name: the run succeeds");

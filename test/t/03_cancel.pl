@@ -89,6 +89,7 @@ worker_signalled('pg_cancel_backend', 2, '57014', 'canceled');
 worker_signalled('pg_terminate_backend', 1, '57P01', 'failed');
 worker_signalled('pg_terminate_backend', 2, '57P01', 'failed');
 worker_stopped_while_connecting();
+canceled_before_all_have_connected();
 error_after_launch();
 
 $look->close;
@@ -306,6 +307,47 @@ sub worker_stopped_while_connecting
 	is($out, 'survivors 0', "$name: no worker survived");
 	is(sqlstate($error), '57P01', "$name: the caller gets the first cause");
 	$locker->query('ROLLBACK');
+	oracle_ok($look, $name);
+	$caller->close;
+	return;
+}
+
+# One worker is at work, the other has not connected yet when the cancel comes:
+# whoever is the last to leave must not need a database that it has not got.
+# The operating system stops the second for the moment that matters.
+sub canceled_before_all_have_connected
+{
+	my $name = 'cancel while the second worker is connecting';
+
+	restage($look, 1, ROWS);
+	close_gate($look, 225);
+	my $caller = EproTest::Psql->new($node);
+	$look->query('SELECT FROM epro_etl.stat_progress');
+	$locker->query('BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE');
+	$caller->send("SELECT * FROM epro_etl.run('mood', workers => 2);\n"
+		  . q{SELECT 'survivors ' || count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'epro_etl worker'});
+	ok( until_true($look, q{SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_authid'::regclass AND NOT granted}, 2),
+		"$name: both are connecting");
+	my ($first, $second) = split /\n/, $look->query('SELECT pid FROM epro_etl.stat_progress ORDER BY worker');
+	kill 'STOP', $second;
+	$locker->query('ROLLBACK');
+	ok(await_gate($look), "$name: the first is at work");
+	$look->query('SELECT pg_cancel_backend(' . $caller->backend . ')');
+	ok(until_true($look, "SELECT count(*) FROM pg_stat_get_activity($first)", 0), "$name: the first has ended");
+	kill 'CONT', $second;
+	my ($out, $error) = $caller->wait;
+	is($out, 'survivors 0', "$name: no worker survived");
+	is(sqlstate($error), '57014', "$name: the caller's SQLSTATE");
+	# a crash of the second would take the whole server along
+	if (PostgreSQL::Test::Utils::slurp_file($node->logfile) =~ /was terminated by signal/)
+	{
+		fail("$name: the server crashed");
+		$node->poll_query_until('postgres', 'SELECT true');
+		$_->close foreach ($look, $locker);
+		($look, $locker) = (observer($node), observer($node));
+	}
+	open_gates($look);
+	is(status_of($look), 'canceled', "$name: status");
 	oracle_ok($look, $name);
 	$caller->close;
 	return;
