@@ -4,6 +4,15 @@
 CREATE SCHEMA elsewhere;
 CREATE EXTENSION epro_etl SCHEMA elsewhere;
 DROP SCHEMA elsewhere;
+-- and a database in UTF8
+SELECT current_database() AS here \gset
+CREATE DATABASE epro_etl_regress_latin1 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;
+\c epro_etl_regress_latin1
+\set SHOW_CONTEXT never
+CREATE EXTENSION epro_etl;
+\c :here
+\set SHOW_CONTEXT never
+DROP DATABASE epro_etl_regress_latin1;
 CREATE EXTENSION epro_etl;
 SELECT extversion, extrelocatable FROM pg_extension WHERE extname = 'epro_etl';
 -- the settings of the prefix are known, others of it are refused
@@ -35,7 +44,9 @@ CREATE FUNCTION probe.open_area(name text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('CREATE SCHEMA %I', name);
     PERFORM set_config('search_path', quote_ident(name) || ', public', false);
-    CREATE TABLE staging (id int PRIMARY KEY, study text, form text, subject text, visit text, authored timestamptz, payload jsonb);
+    -- rows stay in the order in which they were staged
+    CREATE TABLE staging (id int PRIMARY KEY, study text, form text, subject text, visit text, authored timestamptz, payload jsonb)
+        WITH (autovacuum_enabled = off);
     CREATE SEQUENCE staged;
     PERFORM epro_etl.create_pipeline(name, 'staging');
 END $$;

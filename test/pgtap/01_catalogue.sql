@@ -1,0 +1,103 @@
+-- The public face, held against the design: names, arguments, results, settings,
+-- and what must be true of every object of the extension.
+\set ECHO none
+\set QUIET 1
+\pset format unaligned
+\pset tuples_only true
+\pset pager off
+\set ON_ERROR_ROLLBACK 1
+\set ON_ERROR_STOP true
+-- the settings are known where the library is
+LOAD 'epro_etl';
+BEGIN;
+SELECT plan(24);
+
+CREATE TEMP VIEW member AS
+    SELECT classid, objid, pg_describe_object(classid, objid, 0) AS told FROM pg_depend
+    WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'epro_etl') AND deptype = 'e';
+
+SELECT has_extension('epro_etl');
+SELECT has_schema('epro_etl');
+
+-- functions, arguments with defaults, results
+SELECT bag_eq($$
+    SELECT p.proname || '(' || regexp_replace(regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )OUT [^,]*', '', 'g'), '(^|, )IN ', '\1', 'g') || ')'
+           || CASE p.prokind WHEN 'p' THEN '' ELSE ' -> ' || CASE WHEN p.proretset THEN 'SETOF ' ELSE '' END || p.prorettype::regtype END
+    FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace $$, $$ VALUES
+    ('register_form(name text, definition jsonb, version text) -> text'),
+    ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
+    ('remove_edit_check(form text, check_name text) -> void'),
+    ('set_deid(form text, path text, method text, params jsonb) -> void'),
+    ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
+    ('drop_pipeline(name text) -> void'),
+    ('create_sink(pipeline text, form text, target text, shape text) -> regclass'),
+    ('add_sink(pipeline text, form text, target regclass, shape text, columns jsonb, condition text, on_duplicate text) -> void'),
+    ('remove_sink(pipeline text, form text, target regclass) -> void'),
+    ('run(pipeline text, workers integer, max_rejects bigint, max_reject_ratio double precision, timeout interval, dry_run boolean, reason text) -> record'),
+    ('start_run(pipeline text, workers integer, max_rejects bigint, max_reject_ratio double precision, timeout interval, dry_run boolean, reason text) -> bigint'),
+    ('wait_run(run_id bigint, timeout interval) -> record'),
+    ('cancel_run(run_id bigint) -> boolean'),
+    ('run_job(pipeline text, workers integer, max_rejects bigint, max_reject_ratio double precision, timeout interval, dry_run boolean, reason text)'),
+    ('requeue(pipeline text, run_id bigint, source_ids text[], rule text) -> bigint'),
+    ('reconcile(run_id bigint) -> SETOF record'),
+    ('progress() -> SETOF record'),
+    ('form_items(form text) -> SETOF record'),
+    ('compile_form(form text) -> void'),
+    ('compile_pipeline(pipeline text) -> void'),
+    ('make_sink(pipeline text, form text, target text, shape text, schema name) -> regclass'),
+    ('tell_unstored(pipeline text, form text) -> void') $$, 'the functions of the design, and those that they are made of');
+
+-- what is NULL or another default unless it is given
+CREATE FUNCTION pg_temp.required(name text) RETURNS text LANGUAGE sql AS $$
+    SELECT array_to_string((array(SELECT a FROM unnest(p.proargnames, coalesce(p.proargmodes, array_fill('i'::"char", ARRAY[p.pronargs::int]))) WITH ORDINALITY AS u (a, m, n)
+                                  WHERE m = 'i' ORDER BY n))[1 : p.pronargs - p.pronargdefaults], ', ')
+    FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace AND p.proname = name $$;
+SELECT is(pg_temp.required('register_form'), 'name, definition', 'what register_form() must be given');
+SELECT is(pg_temp.required('add_edit_check'), 'form, check_name, expression', 'what add_edit_check() must be given');
+SELECT is(pg_temp.required('create_pipeline'), 'name, source', 'what create_pipeline() must be given');
+SELECT is(pg_temp.required('add_sink'), 'pipeline, form, target', 'what add_sink() must be given');
+SELECT is((SELECT string_agg(DISTINCT pg_temp.required(f), '|') FROM unnest('{run,start_run,run_job}'::text[]) f), 'pipeline',
+    'a pipeline is all that run(), start_run() and run_job() must be given');
+SELECT is((SELECT proargnames[8:] FROM pg_proc WHERE oid = 'epro_etl.run'::regproc),
+    '{run_id,status,claimed,loaded,warned,rejected,duplicate,deferred,remaining,workers,elapsed}', 'the row of run()');
+SELECT is((SELECT proargnames[3:] FROM pg_proc WHERE oid = 'epro_etl.wait_run'::regproc),
+    '{run_id,status,claimed,loaded,warned,rejected,duplicate,deferred,remaining,workers,elapsed}', 'wait_run() returns the row of run()');
+
+-- relations
+SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
+    $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
+              ('run_history'), ('stat_progress') $$, 'the tables and views of the design');
+SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
+SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
+SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
+    'blocks_done', 'blocks_total', 'since']);
+SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,remaining,workers,dry_run,reason,
+    session_user_name,current_user_name,started_at,finished_at,elapsed,sqlstate,message,versions}'::name[]) a
+    EXCEPT SELECT attname FROM pg_attribute WHERE attrelid = 'epro_etl.run_history'::regclass $$, 'run_history tells who, when, why and what');
+SELECT bag_eq($$ SELECT name::text FROM pg_settings WHERE name LIKE 'epro\_etl.%' $$,
+    $$ VALUES ('epro_etl.workers'), ('epro_etl.batch_size'), ('epro_etl.key_file') $$, 'the settings of this version');
+
+-- what must be true of every object
+SELECT is_empty($$ SELECT told FROM member WHERE obj_description(objid, classid::regclass::name) IS NULL
+    AND NOT (classid = 'pg_class'::regclass AND (SELECT relkind FROM pg_class WHERE oid = objid) = 'S') $$,
+    'every object has a comment (the sequences of identity columns have the columns'')');
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) x
+    WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'S') AND x.grantee = 0 $$, 'no relation is open to PUBLIC');
+SELECT is_empty($$ SELECT a.attrelid::regclass, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) x
+    WHERE c.relnamespace = 'epro_etl'::regnamespace AND x.grantee = 0 $$, 'no column is open to PUBLIC');
+SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x
+    WHERE p.pronamespace = 'epro_etl'::regnamespace AND x.grantee = 0 $$, 'no routine is open to PUBLIC');
+SELECT is_empty($$ SELECT x.privilege_type FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x
+    WHERE n.nspname = 'epro_etl' AND x.grantee = 0 $$, 'the schema is not open to PUBLIC');
+SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+    WHERE p.pronamespace = 'epro_etl'::regnamespace AND l.lanname IN ('plpgsql', 'sql') AND p.proname <> 'create_sink'
+      AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false) $$,
+    'every function in SQL and PL/pgSQL pins its search path, but create_sink(), which reads the caller''s');
+SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace AND p.prosecdef $$,
+    'no function acts with its owner''s privileges');
+-- pg_dump keeps what is no part of the script
+SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'S')
+    EXCEPT SELECT unnest(extconfig)::regclass FROM pg_extension WHERE extname = 'epro_etl' $$, 'pg_dump keeps the rows of every table');
+
+SELECT * FROM finish();
+ROLLBACK;
