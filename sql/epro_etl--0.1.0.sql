@@ -79,12 +79,14 @@ CREATE TABLE epro_etl.sink (
     target          regclass NOT NULL,
     shape           text NOT NULL CHECK (shape = 'wide'),
     columns         jsonb,
+    matched         text[] NOT NULL,
     condition       text,
     on_duplicate    text NOT NULL CHECK (on_duplicate = 'reject'),
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     UNIQUE (pipeline_id, form, target)
 );
+COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
 --
@@ -227,7 +229,7 @@ CREATE PROCEDURE epro_etl.run_job(
     LANGUAGE c
     AS 'MODULE_PATHNAME', 'epro_etl_run_job';
 COMMENT ON PROCEDURE epro_etl.run_job(text, integer, bigint, double precision, interval, boolean, text) IS
-    'Runs a pipeline for a scheduler: waits without holding a snapshot; raises an error unless the run succeeded';
+    'Runs a pipeline for a scheduler: waits without holding a snapshot; raises an error unless the run succeeded (a warning where it stopped itself inside the calling transaction)';
 
 CREATE FUNCTION epro_etl.progress(
         OUT run_id bigint, OUT pipeline text, OUT worker integer, OUT pid integer, OUT phase text,
@@ -283,7 +285,7 @@ BEGIN
         WHERE i.deidentify <> 'remove' AND NOT EXISTS (
             SELECT FROM epro_etl.pipeline p
             JOIN epro_etl.sink s USING (pipeline_id)
-            JOIN pg_attribute a ON a.attrelid = s.target AND a.attnum > 0 AND NOT a.attisdropped
+            JOIN pg_attribute a ON a.attrelid = s.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
             WHERE p.name = tell_unstored.pipeline AND s.form = tell_unstored.form
               AND lower(coalesce(s.columns ->> a.attname::text, a.attname)) = lower(i.name));
     IF lost IS NOT NULL THEN
@@ -300,6 +302,7 @@ AS $$
 DECLARE
     current epro_etl.form;
     given text := register_form.version;
+    pipe text;
 BEGIN
     IF register_form.name IS NULL OR register_form.definition IS NULL THEN
         RAISE EXCEPTION 'name and definition must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -323,9 +326,18 @@ BEGIN
     END IF;
     INSERT INTO epro_etl.form (name, version, definition) VALUES (register_form.name, given, register_form.definition);
     PERFORM epro_etl.compile_form(register_form.name);
-    PERFORM epro_etl.tell_unstored(p.name, register_form.name)
-        FROM epro_etl.pipeline p
-        WHERE EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = register_form.name);
+    FOR pipe IN SELECT p.name FROM epro_etl.pipeline p
+                WHERE EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = register_form.name)
+                ORDER BY p.name LOOP
+        PERFORM epro_etl.tell_unstored(pipe, register_form.name);
+        BEGIN
+            PERFORM epro_etl.compile_pipeline(pipe);
+        EXCEPTION
+            WHEN insufficient_privilege THEN NULL;  -- who registers forms need not be who runs pipelines
+            WHEN OTHERS THEN
+                RAISE WARNING 'pipeline "%" cannot run with this version: %', pipe, SQLERRM;
+        END;
+    END LOOP;
     RETURN given;
 END $$;
 COMMENT ON FUNCTION epro_etl.register_form(text, jsonb, text) IS
@@ -530,28 +542,39 @@ BEGIN
         RAISE EXCEPTION '"%" is a sink of form "%" already', add_sink.target, add_sink.form
             USING ERRCODE = 'duplicate_object', HINT = 'To change it, call epro_etl.remove_sink() first.';
     END IF;
-    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, condition, on_duplicate)
-        VALUES (pipe, add_sink.form, add_sink.target, add_sink.shape, add_sink.columns, add_sink.condition,
-                add_sink.on_duplicate);
+    IF EXISTS (SELECT FROM epro_etl.pipeline p WHERE p.pipeline_id = pipe AND p.source = add_sink.target) THEN
+        RAISE EXCEPTION 'the source of a pipeline cannot be its sink' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Load into another table.';
+    END IF;
+    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, matched, condition, on_duplicate)
+        SELECT pipe, add_sink.form, add_sink.target, add_sink.shape, add_sink.columns,
+               coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}'), add_sink.condition, add_sink.on_duplicate
+        FROM pg_attribute a
+        CROSS JOIN LATERAL (SELECT coalesce(add_sink.columns ->> a.attname::text, a.attname) AS takes) t
+        WHERE a.attrelid = add_sink.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+          AND (t.takes IN ('study', 'subject_key', 'form', 'form_version', 'visit', 'authored', 'source_id', 'run_id', 'loaded_at')
+               OR EXISTS (SELECT FROM epro_etl.form_items(add_sink.form) i WHERE lower(i.name) = lower(t.takes)));
     PERFORM epro_etl.compile_pipeline(pipeline);
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
 COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text) IS
     'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}';
 
-CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass) RETURNS void
+CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     DELETE FROM epro_etl.sink s USING epro_etl.pipeline p
         WHERE p.pipeline_id = s.pipeline_id AND p.name = remove_sink.pipeline AND s.form = remove_sink.form
-          AND s.target = remove_sink.target;
+          AND CASE WHEN remove_sink.target IS NULL
+                   THEN NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.target)
+                   ELSE s.target = remove_sink.target END;
     IF NOT FOUND THEN
-        RAISE EXCEPTION '"%" is no sink of form "%" of pipeline "%"', target, form, pipeline
+        RAISE EXCEPTION '% is no sink of form "%" of pipeline "%"', coalesce(target::text, 'what is dropped'), form, pipeline
             USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.sink.';
     END IF;
 END $$;
-COMMENT ON FUNCTION epro_etl.remove_sink(text, text, regclass) IS 'Takes a sink off a pipeline; the relation and its rows stay';
+COMMENT ON FUNCTION epro_etl.remove_sink(text, text, regclass) IS 'Takes a sink off a pipeline, or without a target those whose relation was dropped; a relation and its rows stay';
 
 CREATE FUNCTION epro_etl.make_sink(pipeline text, form text, target text, shape text, schema name) RETURNS regclass
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -112,7 +112,7 @@ sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("a sink of form \"%s\" does not exist any more", form->name),
-				 errhint("Add a sink anew with epro_etl.create_sink() or epro_etl.add_sink().")));
+				 errhint("Take it off with epro_etl.remove_sink(pipeline, form), and add another.")));
 
 	if (!strchr("rpfv", relation->rd_rel->relkind))
 		ereport(ERROR,

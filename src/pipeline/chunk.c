@@ -364,8 +364,13 @@ absorb_judging_error(Chunk *chunk, ErrorData *error)
 				const char *location = "";
 				const char *column = "sink";
 
-				if (chunk->forming != NULL)
-					(void) sink_error_place(chunk->forming, &location, &column);
+				if (chunk->forming == NULL)
+				{
+					finding_add(&run->findings, FINDING_ERROR, SEVERITY_ERROR, "",
+								"sink condition", message);
+					break;
+				}
+				(void) sink_error_place(chunk->forming, &location, &column);
 				finding_add(&run->findings, FINDING_CONVERSION, SEVERITY_ERROR, location,
 							column, psprintf("the column's type refused the answer (SQLSTATE %s)", sqlstate));
 				break;
@@ -510,7 +515,9 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 			message = "the row that the sink refers to does not exist";
 			break;
 		case ERRCODE_CHECK_VIOLATION:
-			message = "a check constraint of the sink does not hold";
+			message = error->constraint_name ?
+				"a check constraint of the sink does not hold" :
+				"no partition of the sink takes the row";
 			break;
 		default:
 			message = psprintf("the sink refused the row (SQLSTATE %s)",

@@ -445,11 +445,14 @@ load_sinks(Pipeline *pipeline)
 		Oid			target;
 		Jsonb	   *columns;
 		char	   *condition;
+		char	   *lost;
 	}		   *given;
 
 	owner_begin(&scope);
-	n = query("SELECT form, target, columns, condition FROM epro_etl.sink WHERE pipeline_id = $1"
-			  " ORDER BY sink_id", 1, types, values);
+	n = query("SELECT s.form, s.target, s.columns, s.condition,"
+			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
+			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1)"
+			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 ORDER BY s.sink_id", 1, types, values);
 	given = MemoryContextAllocZero(pipeline->memory, sizeof(*given) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -460,6 +463,7 @@ load_sinks(Pipeline *pipeline)
 														 SPI_tuptable->tupdesc, 2, &isnull));
 		given[i].columns = column_jsonb(i, 3, pipeline->memory);
 		given[i].condition = column_text(i, 4, pipeline->memory);
+		given[i].lost = column_text(i, 5, pipeline->memory);
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
@@ -476,6 +480,12 @@ load_sinks(Pipeline *pipeline)
 
 		if (form == NULL)
 			continue;
+		if (given[i].lost != NULL && get_rel_name(given[i].target) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+					 errmsg("sink \"%s\" was altered: it has lost column \"%s\"",
+							get_rel_name(given[i].target), given[i].lost),
+					 errhint("Give the column back, or take the sink off with epro_etl.remove_sink() and add it anew.")));
 		sink = sink_open(given[i].target, form->form, given[i].columns, id_type);
 		if (given[i].condition != NULL)
 			sink->condition = checkset_compile(form->checks, given[i].condition,

@@ -231,6 +231,7 @@ analyse(CheckSet *set, const char *expression, const char *what)
 	pointing.arg = (void *) expression;
 	pointing.previous = error_context_stack;
 	error_context_stack = &pointing;
+	set->what = what;
 
 	raw = raw_parser(expression, RAW_PARSE_PLPGSQL_EXPR);
 	select = (SelectStmt *) linitial_node(RawStmt, raw)->stmt;
@@ -294,10 +295,18 @@ resolve_column(ParseState *pstate, ColumnRef *reference)
 		if (strcmp(name.data, own_columns[i].name) == 0)
 			column = set->form->nnodes + i;
 	}
+	if (node != NULL && node->deid == DEID_REMOVE)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+				 errmsg("item \"%s\" is removed by de-identification and cannot be judged", name.data),
+				 errdetail("It is named in %s.", set->what),
+				 errhint("De-identification comes before validation: remove the edit check, or choose another method."),
+				 parser_errposition(pstate, reference->location)));
 	if (column < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("form \"%s\" has no item \"%s\"", set->form->name, name.data),
+				 errdetail("It is named in %s.", set->what),
 				 errhint("Name an item of the form, or subject, visit, authored or study."),
 				 parser_errposition(pstate, reference->location)));
 

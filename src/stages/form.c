@@ -296,6 +296,8 @@ compile_type(Place *place, JsonbValue *value, const char *where)
 		{
 			if (element.type == jbvString && jsonb_text_is(&element, type_names[i].name))
 			{
+				if (node->types & type_names[i].bit)
+					refuse(where, "\"type\" names a type twice", NULL);
 				appendStringInfo(&says, "%s %s", node->types ? " or" : "",
 								 type_names[i].name);
 				node->types |= type_names[i].bit;
@@ -524,6 +526,7 @@ compile_required(Place *place)
 	const char *where = deeper(place->schema, "required", strlen("required"));
 	JsonbIterator *iterator;
 	JsonbValue	element;
+	int			at = 0;
 
 	if (place->required->type != jbvBinary ||
 		!JsonContainerIsArray(place->required->val.binary.data))
@@ -542,10 +545,11 @@ compile_required(Place *place)
 				found = place->node->children[i];
 		}
 		if (found == NULL)
-			refuse(deeper(where, element.val.string.val, element.val.string.len),
+			refuse(psprintf("%s/%d", where, at),
 				   "a required item is not declared under \"properties\"",
 				   "Declare it, or correct its spelling.");
 		found->has |= 1 << KEYWORD_REQUIRED;
+		at++;
 	}
 }
 

@@ -55,6 +55,7 @@ typedef struct CheckSet
 	int			nchecks;
 	int			room;
 	int			current;		/* the check being evaluated: what raised */
+	const char *what;			/* the expression being compiled, for errors */
 } CheckSet;
 
 extern CheckSet *checkset_create(const CompiledForm *form);
