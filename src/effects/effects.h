@@ -229,7 +229,7 @@ typedef struct Progress
 extern void progress_phase(Progress *progress, Phase phase);
 extern const char *phase_name(Phase phase);
 extern void registry_request(void);
-extern bool registry_enter(uint32 handle, int64 *place);
+extern void registry_enter(uint32 handle);
 extern void registry_leave(uint32 handle);
 extern int	registry_list(uint32 *handles, int room);
 

@@ -33,7 +33,7 @@ static Registry *registry = NULL;
 static shmem_request_hook_type previous_request = NULL;
 
 static void request_room(void);
-static bool attach_registry(void);
+static void attach_registry(void);
 
 /* A worker says what it is doing. */
 void
@@ -68,33 +68,29 @@ registry_request(void)
 	shmem_request_hook = request_room;
 }
 
-/* Shows a run in the view; false when there is no place left. */
-bool
-registry_enter(uint32 handle, int64 *place)
+/* Shows a run in the view, unless there is no place left. */
+void
+registry_enter(uint32 handle)
 {
 	bool		entered = false;
 
-	if (!attach_registry())
-		return false;
+	attach_registry();
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MOST_RUNS && !entered; i++)
 	{
 		if (registry->handles[i] == 0)
 		{
 			registry->handles[i] = handle;
-			*place = i;
 			entered = true;
 		}
 	}
 	LWLockRelease(&registry->lock);
-	return entered;
 }
 
 void
 registry_leave(uint32 handle)
 {
-	if (!attach_registry())
-		return;
+	attach_registry();
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MOST_RUNS; i++)
 	{
@@ -110,8 +106,7 @@ registry_list(uint32 *handles, int room)
 {
 	int			n = 0;
 
-	if (!attach_registry())
-		return 0;
+	attach_registry();
 	LWLockAcquire(&registry->lock, LW_SHARED);
 	for (int i = 0; i < MOST_RUNS && n < room; i++)
 	{
@@ -130,13 +125,13 @@ request_room(void)
 	RequestAddinShmemSpace(sizeof(Registry));
 }
 
-static bool
+static void
 attach_registry(void)
 {
 	bool		found;
 
 	if (registry != NULL)
-		return true;
+		return;
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	registry = ShmemInitStruct("epro_etl runs", sizeof(Registry), &found);
 	if (!found)
@@ -146,5 +141,4 @@ attach_registry(void)
 	}
 	LWLockRelease(AddinShmemInitLock);
 	LWLockRegisterTranche(registry->lock.tranche, "epro_etl runs");
-	return true;
 }

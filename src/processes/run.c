@@ -111,7 +111,6 @@ run_launch(const RunRequest *request)
 	BlockNumber nblocks;
 	OwnedRun   *owned;
 	int			workers = request->workers;
-	int64		place;
 
 	if (workers == 0)
 		return NULL;
@@ -149,7 +148,7 @@ run_launch(const RunRequest *request)
 		tell_inline(request, "No background worker is free.", "Raise max_worker_processes.");
 		return NULL;
 	}
-	registry_enter(dsm_segment_handle(owned->segment), &place);
+	registry_enter(dsm_segment_handle(owned->segment));
 	if (owned->nworkers < workers)
 		tell_fewer_workers(owned, workers);
 	return owned;
