@@ -682,10 +682,12 @@ BEGIN
         source, names, reads)
         USING requeue.pipeline, requeue.run_id, requeue.source_ids, requeue.rule;
     GET DIAGNOSTICS moved = ROW_COUNT;
-    EXCEPTION WHEN data_exception THEN
-        -- the server's own message would quote the value
-        RAISE EXCEPTION 'a quarantined row does not fit the columns of "%" (SQLSTATE %)', source, SQLSTATE
-            USING ERRCODE = 'data_exception', HINT = 'Correct quarantine.original; nothing was requeued.';
+    EXCEPTION
+        WHEN insufficient_privilege OR undefined_table OR undefined_column THEN RAISE;
+        WHEN OTHERS THEN
+            -- the server's own message would quote the row
+            RAISE EXCEPTION 'a quarantined row does not fit "%" (SQLSTATE %)', source, SQLSTATE
+                USING ERRCODE = SQLSTATE, HINT = 'Correct quarantine.original; nothing was requeued.';
     END;
     RETURN moved;
 END $$;

@@ -62,6 +62,7 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 	{
 		slots[i] = MakeSingleTupleTableSlot(shape, &TTSOpsHeapTuple);
 		ExecStoreHeapTuple(tuples[i], slots[i], false);
+		slots[i]->tts_tableOid = RelationGetRelid(relation);
 		if (has_constraints)
 		{
 			*at = i;
@@ -80,7 +81,6 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 		{
 			CHECK_FOR_INTERRUPTS();
 			*at = i;
-			slots[i]->tts_tableOid = RelationGetRelid(relation);
 			epro_insert_index_tuples(target, slots[i], estate);
 			ResetPerTupleExprContext(estate);
 		}

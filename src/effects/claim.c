@@ -33,6 +33,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "effects/effects.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
 #include "storage/bufmgr.h"
@@ -62,6 +63,9 @@ const char *const role_name[ROLE_COUNT] = {
 /* how the last ranges get smaller: each worker finds this many more */
 #define RAMP_DOWN 8
 
+/* blocks that one statement of the SQL road claims */
+#define SQL_BLOCKS 4
+
 /* rows of a chunk may hold this much together, whatever their number */
 #define MOST_CHUNK_BYTES (16 * 1024 * 1024)
 
@@ -86,6 +90,7 @@ struct Claim
 	Oid			type[ROLE_COUNT];
 	Oid			output[ROLE_COUNT];
 	bool		direct;
+	TupleDesc	relation_shape; /* of the source, as the run found it */
 
 	Range	   *taken;			/* by this chunk: where it began in each */
 	int			ntaken;
@@ -93,9 +98,11 @@ struct Claim
 	Range	   *pending;		/* to be read before new ranges */
 	int			npending;
 	int			pending_room;
+	bool		remainder;		/* this chunk has put one there */
 
 	SPIPlanPtr	delete_plan;
 	SPIPlanPtr	read_plan;
+	char	   *plan_name;		/* of the source when they were made */
 
 	Datum	   *values;
 	bool	   *nulls;
@@ -108,8 +115,10 @@ struct Claim
 
 static bool claims_directly(Relation relation);
 static void open_source(Claim *claim);
+static void prepare_claim(Claim *claim);
 static void settle_roles(Claim *claim, TupleDesc shape);
 static bool next_range(Claim *claim, Range *range);
+static void push_remainder(Claim *claim, Range range);
 static void push_range(Claim *claim, Range **list, int *n, int *room, Range range);
 static int	claim_direct(Claim *claim, int most, HeapTuple *rows);
 static int	claim_by_sql(Claim *claim, int most, HeapTuple *rows);
@@ -260,6 +269,7 @@ claim_chunk(Claim *claim, int most, HeapTuple *rows)
 	int			n;
 
 	claim->ntaken = 0;
+	claim->remainder = false;
 	claim->skipped_chunk = 0;
 	claim->deformed = NULL;
 	open_source(claim);
@@ -274,7 +284,10 @@ claim_chunk(Claim *claim, int most, HeapTuple *rows)
 void
 claim_rewind(Claim *claim)
 {
-	claim->npending = 0;
+	/* what the chunk left over is part of what it had taken */
+	if (claim->remainder)
+		claim->npending--;
+	claim->remainder = false;
 	for (int i = claim->ntaken - 1; i >= 0; i--)
 		push_range(claim, &claim->pending, &claim->npending,
 				   &claim->pending_room, claim->taken[i]);
@@ -288,6 +301,8 @@ claim_accept(Claim *claim)
 {
 	claim->skipped += claim->skipped_chunk;
 	claim->skipped_chunk = 0;
+	claim->ntaken = 0;
+	claim->remainder = false;
 }
 
 /* Rows seen and left, because others had locked or changed them. */
@@ -316,26 +331,64 @@ open_source(Claim *claim)
 {
 	const Source *source = claim->source;
 	MemoryContext caller;
+	bool		direct;
 
 	claim->relation = try_relation_open(source->relid, RowExclusiveLock);
 	if (claim->relation == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the source of the pipeline was dropped during the run")));
+				 errmsg("the source of the pipeline was dropped during the run"),
+				 errhint("What was committed stays; create the pipeline anew with epro_etl.create_pipeline().")));
 
-	claim->direct = claims_directly(claim->relation);
-
+	/* locked by now: what is found here holds until the chunk's end */
 	caller = MemoryContextSwitchTo(claim->memory);
-	if (claim->shape != NULL && claim->direct &&
-		!equalTupleDescs(claim->shape, RelationGetDescr(claim->relation)))
+	if (claim->relation_shape == NULL)
+		claim->relation_shape = CreateTupleDescCopyConstr(RelationGetDescr(claim->relation));
+	else if (!equalTupleDescs(claim->relation_shape, RelationGetDescr(claim->relation)))
 		ereport(ERROR,
 				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
 				 errmsg("source \"%s\" was altered during the run",
 						RelationGetRelationName(claim->relation)),
 				 errhint("What was committed stays; run the pipeline again for the rest.")));
+
+	/* the two roads number the columns differently: settle anew on a change */
+	direct = claims_directly(claim->relation);
+	if (direct && !claim->keep)
+		CheckCmdReplicaIdentity(claim->relation, CMD_DELETE);
+	if (direct != claim->direct)
+		claim->shape = NULL;
+	claim->direct = direct;
 	if (claim->shape == NULL && claim->direct)
 		settle_roles(claim, CreateTupleDescCopyConstr(RelationGetDescr(claim->relation)));
 	MemoryContextSwitchTo(caller);
+	if (!claim->direct)
+		prepare_claim(claim);
+}
+
+/*
+ * The plans of the SQL road name the source, and a name can pass to another
+ * table: make them anew when it has changed.  It cannot while we hold the lock.
+ */
+static void
+prepare_claim(Claim *claim)
+{
+	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(claim->relation)),
+												  RelationGetRelationName(claim->relation));
+	Oid			types[2] = {TIDOID, TIDOID};
+
+	if (claim->plan_name != NULL && strcmp(claim->plan_name, name) == 0)
+		return;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	claim->read_plan = plan_keep(SPI_prepare(psprintf("SELECT s.* FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.>=) $1 "
+													  "AND s.ctid OPERATOR(pg_catalog.<) $2", name),
+											 2, types), claim->memory);
+	claim->delete_plan = plan_keep(SPI_prepare(psprintf("DELETE FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+														"SELECT c.ctid FROM ONLY %s c WHERE c.ctid OPERATOR(pg_catalog.>=) $1 "
+														"AND c.ctid OPERATOR(pg_catalog.<) $2 FOR UPDATE SKIP LOCKED)) RETURNING s.*",
+														name, name), 2, types), claim->memory);
+	SPI_finish();
+	claim->plan_name = MemoryContextStrdup(claim->memory, name);
 }
 
 /* Finds each role's column in the rows' shape; once a run. */
@@ -408,6 +461,14 @@ push_range(Claim *claim, Range **list, int *n, int *room, Range range)
 	(*list)[(*n)++] = range;
 }
 
+/* The chunk is full: the rest of its last range is for the next one. */
+static void
+push_remainder(Claim *claim, Range range)
+{
+	push_range(claim, &claim->pending, &claim->npending, &claim->pending_room, range);
+	claim->remainder = true;
+}
+
 static int
 claim_direct(Claim *claim, int most, HeapTuple *rows)
 {
@@ -461,90 +522,79 @@ claim_direct(Claim *claim, int most, HeapTuple *rows)
 		if (drained)
 			claim->blocks += blocks;
 		else
-			push_range(claim, &claim->pending, &claim->npending,
-					   &claim->pending_room, range);
+			push_remainder(claim, range);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	return n;
 }
 
 /*
- * The same by SQL, a range at a time: as many rows as the range has, which a
- * range of few blocks keeps near the chunk's size.
+ * The same by SQL, a few blocks at a time: all the rows that these have, so
+ * that a chunk may get larger by that much.
  */
 static int
 claim_by_sql(Claim *claim, int most, HeapTuple *rows)
 {
 	MemoryContext memory = CurrentMemoryContext;
-	Oid			types[2] = {TIDOID, TIDOID};
+	Size		bytes = 0;
 	int			n = 0;
 	Range		range;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (claim->read_plan == NULL)
+	while (n < most && bytes < MOST_CHUNK_BYTES && next_range(claim, &range))
 	{
-		const char *name = claim->source->name;
-
-		claim->read_plan = SPI_prepare(psprintf("SELECT s.* FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.>=) $1 "
-												"AND s.ctid OPERATOR(pg_catalog.<) $2", name),
-									   2, types);
-		claim->delete_plan = SPI_prepare(psprintf("DELETE FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-												  "SELECT c.ctid FROM ONLY %s c WHERE c.ctid OPERATOR(pg_catalog.>=) $1 "
-												  "AND c.ctid OPERATOR(pg_catalog.<) $2 FOR UPDATE SKIP LOCKED)) RETURNING s.*",
-												  name, name), 2, types);
-		if (claim->read_plan == NULL || claim->delete_plan == NULL ||
-			SPI_keepplan(claim->read_plan) != 0 || SPI_keepplan(claim->delete_plan) != 0)
-			elog(ERROR, "could not prepare the claim: %s",
-				 SPI_result_code_string(SPI_result));
-	}
-
-	while (n < most && next_range(claim, &range))
-	{
-		ItemPointerData end;
-		Datum		arguments[2];
-		uint64		seen;
-		uint64		got;
-
-		CHECK_FOR_INTERRUPTS();
 		push_range(claim, &claim->taken, &claim->ntaken, &claim->taken_room, range);
-		claim->blocks += range.end - ItemPointerGetBlockNumber(&range.start);
-		ItemPointerSet(&end, range.end, 0);
-		arguments[0] = PointerGetDatum(&range.start);
-		arguments[1] = PointerGetDatum(&end);
-
-		if (SPI_execute_plan(claim->read_plan, arguments, NULL, false, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not read the source");
-		seen = SPI_processed;
-		if (claim->keep)
-			got = seen;
-		else
+		while (n < most && bytes < MOST_CHUNK_BYTES &&
+			   ItemPointerGetBlockNumber(&range.start) < range.end)
 		{
+			BlockNumber first = ItemPointerGetBlockNumber(&range.start);
+			BlockNumber next = Min(range.end, first + SQL_BLOCKS);
+			ItemPointerData end;
+			Datum		arguments[2];
+			uint64		seen;
+			uint64		got;
+
+			CHECK_FOR_INTERRUPTS();
+			ItemPointerSet(&end, next, 0);
+			arguments[0] = PointerGetDatum(&range.start);
+			arguments[1] = PointerGetDatum(&end);
+			if (SPI_execute_plan(claim->read_plan, arguments, NULL, false, 0) != SPI_OK_SELECT)
+				elog(ERROR, "could not read the source");
+			seen = got = SPI_processed;
+			if (!claim->keep)
+			{
+				SPI_freetuptable(SPI_tuptable);
+				if (SPI_execute_plan(claim->delete_plan, arguments, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
+					elog(ERROR, "could not claim rows of the source");
+				got = SPI_processed;
+			}
+			claim->skipped_chunk += (int64) (seen - Min(seen, got));
+			claim->blocks += next - first;
+
+			if (claim->shape == NULL)
+			{
+				MemoryContext caller = MemoryContextSwitchTo(claim->memory);
+
+				settle_roles(claim, CreateTupleDescCopy(SPI_tuptable->tupdesc));
+				MemoryContextSwitchTo(caller);
+			}
+			for (uint64 i = 0; i < got; i++)
+			{
+				MemoryContext caller = MemoryContextSwitchTo(memory);
+
+				if (n >= most + CLAIM_SLACK)
+					elog(ERROR, "blocks hold more rows than they can");
+				rows[n] = heap_copytuple(SPI_tuptable->vals[i]);
+				MemoryContextSwitchTo(caller);
+				bytes += row_size(claim, rows[n]);
+				n++;
+			}
 			SPI_freetuptable(SPI_tuptable);
-			if (SPI_execute_plan(claim->delete_plan, arguments, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
-				elog(ERROR, "could not claim rows of the source");
-			got = SPI_processed;
+			ItemPointerSet(&range.start, next, FirstOffsetNumber);
 		}
-		claim->skipped_chunk += (int64) (seen - Min(seen, got));
-
-		if (claim->shape == NULL)
-		{
-			MemoryContext caller = MemoryContextSwitchTo(claim->memory);
-
-			settle_roles(claim, CreateTupleDescCopy(SPI_tuptable->tupdesc));
-			MemoryContextSwitchTo(caller);
-		}
-		for (uint64 i = 0; i < got; i++)
-		{
-			MemoryContext caller;
-
-			if (n >= most + CLAIM_SLACK)
-				elog(ERROR, "a range of blocks holds more rows than it can");
-			caller = MemoryContextSwitchTo(memory);
-			rows[n++] = heap_copytuple(SPI_tuptable->vals[i]);
-			MemoryContextSwitchTo(caller);
-		}
-		SPI_freetuptable(SPI_tuptable);
+		if (ItemPointerGetBlockNumber(&range.start) < range.end)
+			push_remainder(claim, range);
 	}
 	SPI_finish();
 	return n;

@@ -43,7 +43,10 @@ extern void owner_begin(OwnerScope *scope);
 extern void owner_end(OwnerScope *scope);
 extern Oid	own_relation(const char *name);
 extern int	pin_search_path(void);
+extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
+extern bool error_is_ours(const ErrorData *error);
+extern bool constraint_exists(const char *name);
 
 /* ---- bulk.c: many rows into one plain relation ---- */
 extern bool bulk_suits(Relation relation, Oid user);
@@ -139,7 +142,6 @@ typedef struct StoreFacts
 
 extern Sink *sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
 					   Oid source_id_type);
-extern void sink_close(Sink *sink);
 extern HeapTuple sink_form_tuple(Sink *sink, const Response *response,
 								 const StoreFacts *facts, MemoryContext memory);
 extern bool sink_error_place(const Sink *sink, const char **location,

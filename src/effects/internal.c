@@ -12,14 +12,22 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "effects/effects.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+static void free_plan(void *plan);
+static bool name_exists(Oid catalog, Oid index, AttrNumber column,
+						NameData *name);
 static Oid	relation_owner(Oid relid);
 
 /* Becomes the owner of the extension's tables, and connects to SPI. */
@@ -73,45 +81,100 @@ pin_search_path(void)
 	return level;
 }
 
+/* Keeps a plan for as long as a memory context, errors or not. */
+SPIPlanPtr
+plan_keep(SPIPlanPtr plan, MemoryContext memory)
+{
+	MemoryContextCallback *callback;
+
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare a statement: %s",
+			 SPI_result_code_string(SPI_result));
+	callback = MemoryContextAlloc(memory, sizeof(MemoryContextCallback));
+	callback->func = free_plan;
+	callback->arg = plan;
+	MemoryContextRegisterResetCallback(memory, callback);
+	return plan;
+}
+
+static void
+free_plan(void *plan)
+{
+	SPI_freeplan((SPIPlanPtr) plan);
+}
+
 /*
  * Is an error with this SQLSTATE the data's fault, so that it rejects one
- * response, rather than the system's or the configuration's, which ends the
- * run?  A trigger may raise anything: what is not known to be otherwise is the
- * data's.
+ * response, rather than the system's, which ends the run?  A trigger, a check
+ * constraint or a rule may raise anything: what is not known to be the
+ * system's is the data's.
  */
 bool
 error_is_datas(int sqlstate)
 {
-	/*
-	 * An index row or a tuple too large: the answer is, not the system.  A row
-	 * that a policy refuses: the run's own privileges were checked before.
-	 */
-	if (sqlstate == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
-		sqlstate == ERRCODE_INSUFFICIENT_PRIVILEGE)
+	/* an index row or a tuple too large: the answer is, not the system */
+	if (sqlstate == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
 		return true;
 
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):	/* connection */
-		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* not supported */
 		case MAKE_SQLSTATE('2', '5', '0', '0', '0'):	/* transaction state */
-		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):	/* authorization */
-		case MAKE_SQLSTATE('3', 'F', '0', '0', '0'):	/* schema name */
 		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* rollback: deadlock */
-		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* access rule, names */
 		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* resources */
 		case MAKE_SQLSTATE('5', '4', '0', '0', '0'):	/* limits */
 		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):	/* object state: locks */
 		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* operator: cancel */
 		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* system */
 		case MAKE_SQLSTATE('7', '2', '0', '0', '0'):	/* snapshot too old */
-		case MAKE_SQLSTATE('F', '0', '0', '0', '0'):	/* configuration file */
 		case MAKE_SQLSTATE('E', 'P', '0', '0', '0'):	/* our own */
+		case MAKE_SQLSTATE('F', '0', '0', '0', '0'):	/* configuration file */
 		case MAKE_SQLSTATE('H', 'V', '0', '0', '0'):	/* foreign server */
 		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):	/* internal */
 			return false;
 	}
 	return true;
+}
+
+/* Was it raised by this extension, whose texts hold no data? */
+bool
+error_is_ours(const ErrorData *error)
+{
+	return error->domain != NULL && strcmp(error->domain, TEXTDOMAIN) == 0;
+}
+
+/*
+ * Is there a constraint, or an index, of this name?  An error can be raised with
+ * any name at all; only one that names something is repeated.
+ */
+bool
+constraint_exists(const char *name)
+{
+	NameData	wanted;
+
+	if (strlen(name) >= NAMEDATALEN)
+		return false;
+	namestrcpy(&wanted, name);
+	return name_exists(ConstraintRelationId, ConstraintNameNspIndexId,
+					   Anum_pg_constraint_conname, &wanted) ||
+		name_exists(RelationRelationId, ClassNameNspIndexId,
+					Anum_pg_class_relname, &wanted);
+}
+
+static bool
+name_exists(Oid catalog, Oid index, AttrNumber column, NameData *name)
+{
+	Relation	relation = table_open(catalog, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, column, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(name));
+	scan = systable_beginscan(relation, index, true, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return found;
 }
 
 static Oid

@@ -15,6 +15,7 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "effects/effects.h"
@@ -78,6 +79,7 @@ typedef struct SinkDefault
 
 static bool has_bare_domain(const Sink *sink);
 static void list_deferred(Sink *sink, Relation relation);
+static void settle_deferred(const Sink *sink);
 static void set_deferred(const Sink *sink, bool deferred);
 static void check_domain_null(const SinkColumn *column);
 static void check_privileges(Relation relation, const Sink *sink);
@@ -87,7 +89,7 @@ static void check_type(const SinkColumn *column, Relation relation,
 					   Oid source_id_type);
 static void check_mapping(Jsonb *columns, Relation relation);
 static char *mapped_name(Jsonb *columns, const char *column);
-static void prepare_insert(Sink *sink, Relation relation);
+static void prepare_insert(Sink *sink);
 static void open_defaults(Sink *sink, Relation relation);
 static ConversionFault fact_datum(const SinkColumn *column,
 								  const Response *response,
@@ -176,7 +178,7 @@ sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
 	if (sink->direct)
 		open_defaults(sink, relation);
 	else
-		prepare_insert(sink, relation);
+		prepare_insert(sink);
 	table_close(relation, AccessShareLock);
 	return sink;
 }
@@ -262,7 +264,7 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 	}
 
 	/* a constraint that waits for the commit would refuse all or nothing */
-	set_deferred(sink, false);
+	settle_deferred(sink);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	for (int i = 0; i < n; i++)
@@ -310,15 +312,6 @@ sink_error_place(const Sink *sink, const char **location, const char **column)
 	return true;
 }
 
-/* Lets go of what a sink holds outside its memory context. */
-void
-sink_close(Sink *sink)
-{
-	if (sink->plan != NULL)
-		SPI_freeplan(sink->plan);
-	sink->plan = NULL;
-}
-
 static void
 check_privileges(Relation relation, const Sink *sink)
 {
@@ -358,21 +351,59 @@ has_bare_domain(const Sink *sink)
 	return false;
 }
 
-/* Names the constraints that would wait for the commit. */
+/* Names the constraints that would wait for the commit, partitions' included. */
 static void
 list_deferred(Sink *sink, Relation relation)
 {
-	TriggerDesc *triggers = relation->trigdesc;
-	char	   *schema = get_namespace_name(RelationGetNamespace(relation));
+	List	   *relids = list_make1_oid(RelationGetRelid(relation));
+	ListCell   *cell;
 
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		relids = find_all_inheritors(RelationGetRelid(relation), AccessShareLock, NULL);
+	foreach(cell, relids)
 	{
-		Trigger    *trigger = &triggers->triggers[i];
+		Relation	part = table_open(lfirst_oid(cell), AccessShareLock);
+		TriggerDesc *triggers = part->trigdesc;
+		char	   *schema = get_namespace_name(RelationGetNamespace(part));
 
-		if (trigger->tginitdeferred && OidIsValid(trigger->tgconstraint))
-			sink->deferred = lappend(sink->deferred,
-									 makeRangeVar(schema, get_constraint_name(trigger->tgconstraint), -1));
+		for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		{
+			Trigger    *trigger = &triggers->triggers[i];
+
+			if (trigger->tginitdeferred && OidIsValid(trigger->tgconstraint))
+				sink->deferred = lappend(sink->deferred,
+										 makeRangeVar(schema, get_constraint_name(trigger->tgconstraint), -1));
+		}
+		table_close(part, AccessShareLock);
 	}
+}
+
+/*
+ * Has the sink's deferred constraints checked at once from here on.  What is
+ * pending already, inline, is the caller's own: no response is to blame.
+ */
+static void
+settle_deferred(const Sink *sink)
+{
+	MemoryContext memory = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		set_deferred(sink, false);
+	}
+	PG_CATCH();
+	{
+		if (!error_is_datas(geterrcode()))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(memory);
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+				 errmsg("the transaction has violated a deferred constraint of sink \"%s\" before the run",
+						sink->name),
+				 errhint("SET CONSTRAINTS ALL IMMEDIATE shows which; correct it and run again.")));
+	}
+	PG_END_TRY();
 }
 
 /* Makes them be checked at once, or wait again; rolled back with an error. */
@@ -507,8 +538,9 @@ mapped_name(Jsonb *columns, const char *column)
 
 /* The executor's road: one INSERT, prepared once. */
 static void
-prepare_insert(Sink *sink, Relation relation)
+prepare_insert(Sink *sink)
 {
+	MemoryContext memory = CurrentMemoryContext;
 	StringInfoData names;
 	StringInfoData places;
 	Oid		   *types = palloc(sizeof(Oid) * sink->ncolumns);
@@ -524,12 +556,9 @@ prepare_insert(Sink *sink, Relation relation)
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	sink->plan = SPI_prepare(psprintf("INSERT INTO %s (%s) VALUES (%s)",
-									  sink->name, names.data, places.data),
-							 sink->ncolumns, types);
-	if (sink->plan == NULL || SPI_keepplan(sink->plan) != 0)
-		elog(ERROR, "could not prepare an insert: %s",
-			 SPI_result_code_string(SPI_result));
+	sink->plan = plan_keep(SPI_prepare(psprintf("INSERT INTO %s (%s) VALUES (%s)",
+												sink->name, names.data, places.data),
+									   sink->ncolumns, types), memory);
 	SPI_finish();
 }
 

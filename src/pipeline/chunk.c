@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "pipeline/pipeline.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -85,6 +86,7 @@ typedef struct Chunk
 	int64		skipped;		/* checks not evaluated */
 } Chunk;
 
+static int	do_chunk(Run *run, Counts *counts);
 static void judge_rows(Chunk *chunk);
 static void judge_row(Chunk *chunk);
 static void read_row(Chunk *chunk);
@@ -95,6 +97,7 @@ static void store_rows(Chunk *chunk);
 static bool try_store(Chunk *chunk, int from, int to);
 static void insert_rows(Chunk *chunk, int from, int to);
 static void reject_stored(Chunk *chunk, int at, ErrorData *error);
+static bool is_sink_column(const PipelineForm *form, const char *name);
 static void account_rows(Chunk *chunk, Counts *counts);
 static void quarantine_rows(Chunk *chunk);
 static void settle_requeued(Chunk *chunk);
@@ -122,6 +125,25 @@ run_begin(Run *run, BlockRanges *ranges)
  */
 int
 run_chunk(Run *run, Counts *counts)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	volatile int claimed = 0;
+
+	PG_TRY();
+	{
+		claimed = do_chunk(run, counts);
+	}
+	PG_CATCH();
+	{
+		/* whatever raised it, on whatever table: the text ends here */
+		rethrow_without_data(take_error(memory));
+	}
+	PG_END_TRY();
+	return claimed;
+}
+
+static int
+do_chunk(Run *run, Counts *counts)
 {
 	Chunk		chunk = {0};
 	MemoryContext caller;
@@ -491,8 +513,8 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 	Run		   *run = chunk->run;
 	Row		   *row = &chunk->rows[at];
 	FindingList *findings = &run->findings;
-	const char *rule = error->constraint_name ? error->constraint_name :
-		unpack_sql_state(error->sqlerrcode);
+	const char *rule = error->constraint_name && constraint_exists(error->constraint_name) ?
+		error->constraint_name : unpack_sql_state(error->sqlerrcode);
 	const char *message;
 	Response	response = {0};
 	int			before;
@@ -504,7 +526,7 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 			message = "the sink already holds a row with this key";
 			break;
 		case ERRCODE_NOT_NULL_VIOLATION:
-			message = error->column_name ?
+			message = error->column_name && is_sink_column(row->form, error->column_name) ?
 				psprintf("column \"%s\" of the sink must not be null", error->column_name) :
 				"a column of the sink must not be null";
 			break;
@@ -550,6 +572,18 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 		if (response.source_id.data != NULL)
 			row->source_id = pnstrdup(response.source_id.data, response.source_id.len);
 	}
+}
+
+/* An error can be raised with any name; only a column's own is repeated. */
+static bool
+is_sink_column(const PipelineForm *form, const char *name)
+{
+	for (int i = 0; i < form->nsinks; i++)
+	{
+		if (get_attnum(form->sinks[i]->relid, name) != InvalidAttrNumber)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -677,23 +711,30 @@ take_error(MemoryContext memory)
 }
 
 /*
- * Raises an error again that is not the data's fault.  Detail, hint and context
- * could quote a row, and are dropped.  So could the message, if a function of
- * the user's raised it, which its context shows: then the SQLSTATE must do.
+ * Raises an error again that is not one response's.  Only this extension's own
+ * texts are known to hold no data: of any other error the SQLSTATE is kept, and
+ * the message of the server's that come from no function or statement, such as
+ * a cancel or a full disk.
  */
 static void
 rethrow_without_data(ErrorData *error)
 {
-	if (error->context != NULL && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-		error->message = psprintf("the run met an error of a function or statement it called (SQLSTATE %s)",
-								  unpack_sql_state(error->sqlerrcode));
-	else if (error->context != NULL)
-		error->message = pstrdup("canceling statement due to user request or timeout");
-	error->detail = NULL;
-	error->detail_log = NULL;
+	if (!error_is_ours(error))
+	{
+		if (error->context != NULL || error_is_datas(error->sqlerrcode))
+		{
+			error->message = psprintf("the run met an error of a statement, function or rule it called (SQLSTATE %s)",
+									  unpack_sql_state(error->sqlerrcode));
+			error->hint = pstrdup("Its text is withheld, since it can quote a response.");
+		}
+		else
+			error->hint = NULL;
+		error->detail = NULL;
+		error->detail_log = NULL;
+		/* from here on it is our own text: not to be done twice */
+		error->domain = TEXTDOMAIN;
+	}
 	error->context = NULL;
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TO_CATEGORY(ERRCODE_EPRO_RELATION_UNFIT))
-		error->hint = NULL;
 	error->internalquery = NULL;
 	error->internalpos = 0;
 	ReThrowError(error);

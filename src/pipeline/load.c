@@ -17,6 +17,7 @@
 #include "pipeline/pipeline.h"
 #include "stages/form.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -29,13 +30,15 @@
 /* Set by invalidation messages: what is compiled may be out of date. */
 static bool stale = false;
 
+/* Has the last compilation come to its end?  If not, its result is not there. */
+static bool complete = false;
+
 /* The relations whose changes matter to the pipeline compiled last. */
 static Oid *watched = NULL;
 static int	nwatched = 0;
 
 static void watch_catalogs(void);
 static void watch_relations(const Pipeline *pipeline);
-static void free_pipeline(Pipeline *pipeline);
 static void relation_changed(Datum arg, Oid relid);
 static void function_changed(Datum arg, int cacheid, uint32 hashvalue);
 static void load_source(Pipeline *pipeline);
@@ -152,6 +155,7 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 
 	watch_catalogs();
 	stale = false;
+	complete = false;
 	pipeline->id = pipeline_id;
 	pipeline->memory = memory;
 	pipeline->versions = (Jsonb *) PG_DETOAST_DATUM_COPY(PointerGetDatum(versions));
@@ -164,6 +168,7 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 	load_sinks(pipeline);
 	AtEOXact_GUC(true, guc_level);
 	watch_relations(pipeline);
+	complete = true;
 
 	MemoryContextSwitchTo(caller);
 	return pipeline;
@@ -179,13 +184,16 @@ pipeline_refresh(Pipeline *pipeline)
 	MemoryContext caller;
 	Pipeline   *fresh;
 
+	/* locked first: what is compiled then holds until the chunk's end */
+	for (int i = 0; i < nwatched; i++)
+		LockRelationOid(watched[i], RowExclusiveLock);
 	AcceptInvalidationMessages();
-	if (!stale)
+	if (!stale && complete)
 		return pipeline;
 	caller = MemoryContextSwitchTo(MemoryContextGetParent(pipeline->memory));
 	fresh = pipeline_load(pipeline->id, pipeline->versions);
 	MemoryContextSwitchTo(caller);
-	free_pipeline(pipeline);
+	MemoryContextDelete(pipeline->memory);
 	return fresh;
 }
 
@@ -272,17 +280,6 @@ watch_relations(const Pipeline *pipeline)
 		for (int s = 0; s < pipeline->forms[i].nsinks; s++)
 			watched[nwatched++] = pipeline->forms[i].sinks[s]->relid;
 	}
-}
-
-static void
-free_pipeline(Pipeline *pipeline)
-{
-	for (int i = 0; i < pipeline->nforms; i++)
-	{
-		for (int s = 0; s < pipeline->forms[i].nsinks; s++)
-			sink_close(pipeline->forms[i].sinks[s]);
-	}
-	MemoryContextDelete(pipeline->memory);
 }
 
 /* Called wherever invalidations are accepted: no more than a look-up. */

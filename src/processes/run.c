@@ -46,8 +46,8 @@
 #define STOP_TERMINATE_MS 5000
 #define STOP_GIVE_UP_MS 60000
 
-/* how far a chain of waiting sessions is followed back to the caller */
-#define MOST_BLOCKERS_DEEP 8
+/* sessions looked at on the way from a waiting worker back to the caller */
+#define MOST_BLOCKERS 64
 
 struct OwnedRun
 {
@@ -78,7 +78,7 @@ static void signal_workers(OwnedRun *owned, bool terminate);
 static void stop_all_at_exit(int code, Datum arg);
 static void run_forget(OwnedRun *owned);
 static void refuse_own_lock(OwnedRun *owned);
-static bool waits_for_us(int pid, int depth);
+static bool waits_for_us(int pid);
 static void raise_cause(OwnedRun *owned);
 static void fill_result(OwnedRun *owned, RunResult *result);
 
@@ -250,7 +250,7 @@ refuse_own_lock(OwnedRun *owned)
 		pid_t		pid;
 
 		if (GetBackgroundWorkerPid(owned->handles[i], &pid) == BGWH_STARTED &&
-			waits_for_us((int) pid, 0))
+			waits_for_us((int) pid))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
 					 errmsg("a worker of the run waits for a lock that the calling session holds"),
@@ -258,23 +258,39 @@ refuse_own_lock(OwnedRun *owned)
 	}
 }
 
-/* Does a process wait for this session, perhaps by way of others? */
+/*
+ * Does a process wait for this session, perhaps by way of others?  Looks at
+ * each session once, and at a bounded number of them.
+ */
 static bool
-waits_for_us(int pid, int depth)
+waits_for_us(int pid)
 {
-	ArrayType  *blockers;
-	int		   *pids;
-	int			n;
+	int			seen[MOST_BLOCKERS];
+	int			nseen = 1;
 
-	if (depth > MOST_BLOCKERS_DEEP)
-		return false;
-	blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(pid)));
-	n = ARR_NDIM(blockers) == 0 ? 0 : ARR_DIMS(blockers)[0];
-	pids = (int *) ARR_DATA_PTR(blockers);
-	for (int i = 0; i < n; i++)
+	seen[0] = pid;
+	for (int at = 0; at < nseen; at++)
 	{
-		if (pids[i] == MyProcPid || (pids[i] != 0 && waits_for_us(pids[i], depth + 1)))
-			return true;
+		ArrayType  *blockers;
+		int		   *pids;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(seen[at])));
+		n = ARR_NDIM(blockers) == 0 ? 0 : ARR_DIMS(blockers)[0];
+		pids = (int *) ARR_DATA_PTR(blockers);
+		for (int i = 0; i < n; i++)
+		{
+			bool		known = pids[i] == 0;
+
+			if (pids[i] == MyProcPid)
+				return true;
+			for (int k = 0; k < nseen && !known; k++)
+				known = (seen[k] == pids[i]);
+			if (!known && nseen < MOST_BLOCKERS)
+				seen[nseen++] = pids[i];
+		}
+		pfree(blockers);
 	}
 	return false;
 }

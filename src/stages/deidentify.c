@@ -301,6 +301,7 @@ free_hmac(void *argument)
 {
 	Pseudonymiser *pseudonymiser = argument;
 
+	pseudonymiser_wipe(pseudonymiser);
 	if (pseudonymiser->hmac != NULL)
 		pg_hmac_free(pseudonymiser->hmac);
 	ResourceOwnerDelete(pseudonymiser->owner);

@@ -10,6 +10,13 @@
 
 #include "postgres.h"
 
+/*
+ * The domain of this extension's messages.  ereport() notes it in the error, so
+ * that our own texts, which hold no data, can be told from all others.
+ */
+#undef TEXTDOMAIN
+#define TEXTDOMAIN "epro_etl"
+
 /* the run's own timeout expired (the caller's statement_timeout is 57014) */
 #define ERRCODE_EPRO_DEADLINE_EXCEEDED	MAKE_SQLSTATE('E','P','0','0','1')
 /* a worker of the run ended without saying why (killed, or never started) */

@@ -9,6 +9,7 @@
 
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
+#include "words/errors.h"
 
 /* What an answer is, after decoding and whatever stages have run since. */
 typedef enum ValueKind

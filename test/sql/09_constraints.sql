@@ -78,17 +78,18 @@ BEGIN
     IF new.a = 14 THEN RETURN NULL; END IF;
     IF new.a = 15 THEN RAISE 'SECRET' USING ERRCODE = '22003'; END IF;
     IF new.a = 16 THEN RAISE 'SECRET' USING ERRCODE = 'feature_not_supported'; END IF;
+    IF new.a = 17 THEN RAISE 'SECRET' USING ERRCODE = 'disk_full', HINT = 'SECRET'; END IF;
     RETURN new;
 END $$;
 CREATE TRIGGER mood BEFORE INSERT ON moody FOR EACH ROW EXECUTE FUNCTION mood();
 SELECT epro_etl.create_pipeline('t09_mood', 'staging');
 SELECT epro_etl.add_sink('t09_mood', 't09', 'moody');
-SELECT probe.put('t09', '{"a": 1}', '{"a": 13}', '{"a": 2}', '{"a": 14}', '{"a": 15}', '{"a": 3}');
+SELECT probe.put('t09', '{"a": 1}', '{"a": 13}', '{"a": 2}', '{"a": 14}', '{"a": 15}', '{"a": 16}', '{"a": 3}');
 SELECT status, claimed, loaded, rejected FROM epro_etl.run('t09_mood', workers => 0);
 SELECT location, rule, kind, severity, message FROM probe.last;
 SELECT a FROM moody ORDER BY a;
--- one that is no matter of data ends the run, told without its words; all is back in staging
-SELECT probe.put('t09', '{"a": 4}', '{"a": 16}');
+-- one that is the system's ends the run, told without its words; all is back in staging
+SELECT probe.put('t09', '{"a": 4}', '{"a": 17}');
 SELECT status FROM epro_etl.run('t09_mood', workers => 0);
 SELECT count(*) AS still_staged FROM staging;
 SELECT a FROM moody ORDER BY a;
