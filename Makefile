@@ -4,6 +4,7 @@
 #   make installcheck         regression and isolation tests against a running server
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
+#   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
@@ -64,7 +65,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-memory clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -73,6 +74,9 @@ demo:
 
 check-all:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh
+
+bench-race:
+	@bash test/bench/race.sh
 
 bench-memory:
 	@bash test/bench/memory.sh $(ROWS)

@@ -31,6 +31,7 @@ $look->query('DROP TRIGGER nothing ON staging');
 crossing_keys();
 callers_own_lock($_) foreach ('mood_sink IN SHARE MODE', 'staging IN SHARE ROW EXCLUSIVE MODE', 'mood_sink IN SHARE ROW EXCLUSIVE MODE');
 lock_of_another();
+retried_twice();
 
 $_->close foreach ($look, $one, $two);
 $node->stop('fast');
@@ -212,5 +213,30 @@ sub lock_of_another
 	$two->query('COMMIT');
 	is(status_of($look), 'timed out', "$name: status");
 	oracle_ok($look, "$name, timed out");
+	return;
+}
+
+# A chunk whose second try breaks off in its first range must not lose the
+# ranges that its first try had read. Sequences tell the tries apart: they do
+# not roll back.
+sub retried_twice
+{
+	my $name = 'a chunk that is retried twice';
+
+	restage($look, 1, 600, 7);
+	$look->query(q{CREATE SEQUENCE sink_calls; CREATE SEQUENCE source_calls;
+		CREATE FUNCTION sink_fails() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+			IF nextval('public.sink_calls') = 1 THEN RAISE 'again' USING ERRCODE = '40001'; END IF; RETURN NEW; END$$;
+		CREATE FUNCTION source_fails() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+			IF (SELECT is_called FROM public.sink_calls) AND nextval('public.source_calls') = 1 THEN RAISE 'again' USING ERRCODE = '40001'; END IF; RETURN OLD; END$$;
+		CREATE TRIGGER sink_fails BEFORE INSERT ON mood_sink FOR EACH ROW EXECUTE FUNCTION sink_fails();
+		CREATE TRIGGER source_fails BEFORE DELETE ON staging FOR EACH ROW EXECUTE FUNCTION source_fails()});
+	$one->query('SET epro_etl.batch_size = 300');
+	is($one->query(q{SELECT status, claimed, remaining FROM epro_etl.run('mood', workers => 1)}), 'succeeded|600|0', "$name: the run succeeds, with all of them");
+	$one->query('RESET epro_etl.batch_size');
+	is($look->query('SELECT s.is_called AND t.is_called FROM sink_calls s, source_calls t'), 't', "$name: both tries were broken off");
+	is($look->query('SELECT count(*) FROM staging'), 0, "$name: nothing is left behind");
+	oracle_ok($look, $name);
+	$look->query('DROP TRIGGER sink_fails ON mood_sink; DROP TRIGGER source_fails ON staging');
 	return;
 }
