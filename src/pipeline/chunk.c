@@ -103,6 +103,7 @@ static void quarantine_rows(Chunk *chunk);
 static void settle_requeued(Chunk *chunk);
 static ErrorData *take_error(MemoryContext memory);
 pg_attribute_noreturn() static void rethrow_without_data(ErrorData *error);
+static const char *text_of_condition(int sqlstate);
 static PipelineForm *find_form(Pipeline *pipeline, Span name);
 
 /* Prepares a run for its chunks, in the current memory context. */
@@ -723,9 +724,8 @@ rethrow_without_data(ErrorData *error)
 	{
 		if (error->context != NULL || error_is_datas(error->sqlerrcode))
 		{
-			error->message = psprintf("the run met an error of a statement, function or rule it called (SQLSTATE %s)",
-									  unpack_sql_state(error->sqlerrcode));
-			error->hint = pstrdup("Its text is withheld, since it can quote a response.");
+			error->message = pstrdup(text_of_condition(error->sqlerrcode));
+			error->hint = pstrdup("The error's own text is withheld, since it can quote a response.");
 		}
 		else
 			error->hint = NULL;
@@ -738,6 +738,25 @@ rethrow_without_data(ErrorData *error)
 	error->internalquery = NULL;
 	error->internalpos = 0;
 	ReThrowError(error);
+}
+
+/* What an error is called whose own text is withheld. */
+static const char *
+text_of_condition(int sqlstate)
+{
+	switch (sqlstate)
+	{
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+			return "could not serialize access";
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return "deadlock detected";
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return "could not obtain a lock in time";
+		case ERRCODE_QUERY_CANCELED:
+			return "canceling statement due to user request or timeout";
+	}
+	return psprintf("the run met an error of a statement, function or rule it called (SQLSTATE %s)",
+					unpack_sql_state(sqlstate));
 }
 
 /* The forms are sorted by name, as bytes. */
