@@ -218,16 +218,14 @@ source_check(const Source *source)
  * whole table: for a run that stopped before it had seen everything.
  */
 int64
-source_rows(const Source *source)
+source_rows(Oid source)
 {
 	int64		rows = 0;
 	bool		isnull;
-	char	   *name;
+	char	   *name = relation_name(source);
 
-	if (get_rel_name(source->relid) == NULL)
+	if (name == NULL)
 		return 0;
-	name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(source->relid)),
-									  get_rel_name(source->relid));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM ONLY %s", name), false, 1) != SPI_OK_SELECT)
@@ -372,8 +370,7 @@ open_source(Claim *claim)
 static void
 prepare_claim(Claim *claim)
 {
-	const char *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(claim->relation)),
-												  RelationGetRelationName(claim->relation));
+	const char *name = relation_name(RelationGetRelid(claim->relation));
 	Oid			types[2] = {TIDOID, TIDOID};
 
 	if (claim->plan_name != NULL && strcmp(claim->plan_name, name) == 0)

@@ -42,6 +42,7 @@ typedef struct OwnerScope
 extern void owner_begin(OwnerScope *scope);
 extern void owner_end(OwnerScope *scope);
 extern Oid	own_relation(const char *name);
+extern char *relation_name(Oid relid);
 extern int	pin_search_path(void);
 extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
@@ -72,7 +73,6 @@ extern const char *const role_name[ROLE_COUNT];
 typedef struct Source
 {
 	Oid			relid;
-	char	   *name;			/* qualified and quoted */
 	char	   *column[ROLE_COUNT]; /* column of a role, or NULL */
 	char	   *constant[ROLE_COUNT];	/* or its constant, or NULL */
 } Source;
@@ -95,7 +95,7 @@ typedef struct BlockRanges
 typedef struct Claim Claim;
 
 extern void source_check(const Source *source);
-extern int64 source_rows(const Source *source);
+extern int64 source_rows(Oid source);
 extern void ranges_init(BlockRanges *ranges, BlockNumber nblocks, int nworkers);
 extern Claim *claim_create(const Source *source, BlockRanges *ranges,
 						   bool keep);

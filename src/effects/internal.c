@@ -66,6 +66,16 @@ own_relation(const char *name)
 	return relid;
 }
 
+/* A relation's name, qualified and quoted; NULL when there is none. */
+char *
+relation_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name == NULL ? NULL :
+		quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name);
+}
+
 /*
  * Pins the search path so that no name means something else than where it was
  * written.  Returns the level for AtEOXact_GUC().

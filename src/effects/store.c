@@ -78,6 +78,7 @@ typedef struct SinkDefault
 } SinkDefault;
 
 static bool has_bare_domain(const Sink *sink);
+static bool is_mapped(const Sink *sink, AttrNumber attnum);
 static void list_deferred(Sink *sink, Relation relation);
 static void settle_deferred(const Sink *sink);
 static void set_deferred(const Sink *sink, bool deferred);
@@ -123,8 +124,7 @@ sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
 				 errhint("A sink is a table, a partitioned or foreign table, or a view that takes inserts.")));
 	shape = CreateTupleDescCopyConstr(RelationGetDescr(relation));
 	sink->relid = relid;
-	sink->name = pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
-													RelationGetRelationName(relation)));
+	sink->name = relation_name(relid);
 	sink->shape = shape;
 	sink->columns = palloc0(sizeof(SinkColumn) * shape->natts);
 	sink->values = palloc0(sizeof(Datum) * shape->natts);
@@ -339,13 +339,21 @@ has_bare_domain(const Sink *sink)
 	for (int i = 0; i < sink->shape->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(sink->shape, i);
-		bool		mapped = false;
 
-		if (attribute->attisdropped || get_typtype(attribute->atttypid) != TYPTYPE_DOMAIN)
-			continue;
-		for (int c = 0; c < sink->ncolumns; c++)
-			mapped |= (sink->columns[c].attnum == attribute->attnum);
-		if (!mapped)
+		if (!attribute->attisdropped && !is_mapped(sink, attribute->attnum) &&
+			get_typtype(attribute->atttypid) == TYPTYPE_DOMAIN)
+			return true;
+	}
+	return false;
+}
+
+/* Does anything go into the column? */
+static bool
+is_mapped(const Sink *sink, AttrNumber attnum)
+{
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		if (sink->columns[i].attnum == attnum)
 			return true;
 	}
 	return false;
@@ -571,12 +579,9 @@ open_defaults(Sink *sink, Relation relation)
 	for (int i = 0; i < sink->shape->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(sink->shape, i);
-		bool		mapped = false;
 		Node	   *expression;
 
-		for (int c = 0; c < sink->ncolumns; c++)
-			mapped |= (sink->columns[c].attnum == attribute->attnum);
-		if (mapped || attribute->attisdropped)
+		if (attribute->attisdropped || is_mapped(sink, attribute->attnum))
 			continue;
 		expression = build_column_default(relation, attribute->attnum);
 		if (expression == NULL)

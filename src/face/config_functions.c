@@ -71,7 +71,7 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 Datum
 epro_etl_compile_pipeline(PG_FUNCTION_ARGS)
 {
-	Source		source = {0};
+	Oid			source;
 	int64		id = pipeline_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &source);
 
 	pipeline_load(id, pipeline_versions(id));

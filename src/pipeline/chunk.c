@@ -213,7 +213,7 @@ judge_rows(Chunk *chunk)
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
 			if (!error_is_datas(error->sqlerrcode))
-				rethrow_without_data(error);
+				ReThrowError(error);
 			absorb_judging_error(chunk, error);
 		}
 		PG_END_TRY();
@@ -462,7 +462,7 @@ try_store(Chunk *chunk, int from, int to)
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
 		if (!error_is_datas(error->sqlerrcode))
-			rethrow_without_data(error);
+			ReThrowError(error);
 		if (chunk->batch_at >= 0)
 			chunk->stored = chunk->batch_row[chunk->batch_at];
 		else if (to - from == 1)
@@ -731,8 +731,6 @@ rethrow_without_data(ErrorData *error)
 			error->hint = NULL;
 		error->detail = NULL;
 		error->detail_log = NULL;
-		/* from here on it is our own text: not to be done twice */
-		error->domain = TEXTDOMAIN;
 	}
 	error->context = NULL;
 	error->internalquery = NULL;

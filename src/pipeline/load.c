@@ -52,15 +52,14 @@ static Jsonb *column_jsonb(uint64 row, int column, MemoryContext memory);
 static char *setting_text(Jsonb *settings, const char *role, const char *inner);
 
 /*
- * Finds a pipeline by name; fills source->relid and source->name alone.
- * Raises an error when there is none.
+ * Finds a pipeline by name, and its source.  Raises an error when either is
+ * not there.
  */
 int64
-pipeline_find(const char *name, Source *source)
+pipeline_find(const char *name, Oid *source)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(name)};
-	MemoryContext memory = CurrentMemoryContext;
 	OwnerScope	scope;
 	int64		id = 0;
 	bool		isnull;
@@ -70,8 +69,8 @@ pipeline_find(const char *name, Source *source)
 			  1, types, values) == 1)
 	{
 		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-		source->relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
-													   SPI_tuptable->tupdesc, 2, &isnull));
+		*source = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+												 SPI_tuptable->tupdesc, 2, &isnull));
 	}
 	owner_end(&scope);
 	if (id == 0)
@@ -79,18 +78,11 @@ pipeline_find(const char *name, Source *source)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("pipeline \"%s\" does not exist", name),
 				 errhint("Make it with epro_etl.create_pipeline().")));
-	MemoryContextSwitchTo(memory);
-	{
-		char	   *relation = get_rel_name(source->relid);
-
-		if (relation == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("the source of pipeline \"%s\" does not exist any more", name),
-					 errhint("Create the pipeline anew with epro_etl.create_pipeline().")));
-		source->name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(source->relid)),
-												  relation);
-	}
+	if (get_rel_name(*source) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the source of pipeline \"%s\" does not exist any more", name),
+				 errhint("Create the pipeline anew with epro_etl.create_pipeline().")));
 	return id;
 }
 
@@ -306,7 +298,6 @@ load_source(Pipeline *pipeline)
 	OwnerScope	scope;
 	Jsonb	   *columns;
 	bool		isnull;
-	char	   *name;
 
 	owner_begin(&scope);
 	if (query("SELECT name, source, columns FROM epro_etl.pipeline WHERE pipeline_id = $1",
@@ -327,10 +318,6 @@ load_source(Pipeline *pipeline)
 		pipeline->source.constant[role] = setting_text(columns, role_name[role], "value");
 	}
 	source_check(&pipeline->source);
-	name = get_rel_name(pipeline->source.relid);
-	pipeline->source.name =
-		quote_qualified_identifier(get_namespace_name(get_rel_namespace(pipeline->source.relid)),
-								   name);
 }
 
 static void

@@ -32,7 +32,7 @@ typedef struct Pipeline
 } Pipeline;
 
 /* ---- load.c: configuration to compiled pipeline ---- */
-extern int64 pipeline_find(const char *name, Source *source);
+extern int64 pipeline_find(const char *name, Oid *source);
 extern Jsonb *pipeline_versions(int64 pipeline_id);
 extern Jsonb *pipeline_versions_of_run(int64 run_id);
 extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);

@@ -99,7 +99,7 @@ do_run(const RunRequest *request, RunResult *result)
 	pseudonymiser_wipe(run.pseudonymiser);
 
 	result->remaining = outcome == OUTCOME_NONE ? claim_skipped(run.claim) :
-		source_rows(&run.pipeline->source);
+		source_rows(run.pipeline->source.relid);
 	result->status = outcome_name(outcome);
 	result->finished_at = GetCurrentTimestamp();
 	account_close_run(run.run_id, result->status, 0,
@@ -114,13 +114,13 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 		 BlockRanges *ranges)
 {
 	RunStart	start = {0};
-	Source		source = {0};
+	Oid			source;
 	Relation	relation;
 	Jsonb	   *versions;
 
 	start.pipeline_id = pipeline_find(request->pipeline, &source);
 	start.pipeline = request->pipeline;
-	start.source = source.name;
+	start.source = relation_name(source);
 	start.reason = request->reason;
 	start.dry_run = request->dry_run;
 	start.batch_size = epro_batch_size;
@@ -137,7 +137,7 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 	run->run_id = result->run_id = account_open_run(&start, versions);
 	account_open_worker(run->run_id, 0);
 
-	relation = table_open(source.relid, AccessShareLock);
+	relation = table_open(source, AccessShareLock);
 	ranges_init(ranges, RelationGetNumberOfBlocks(relation), 1);
 	table_close(relation, NoLock);
 	run_begin(run, ranges);

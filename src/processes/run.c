@@ -105,7 +105,7 @@ run_request_check(RunRequest *request)
 OwnedRun *
 run_launch(const RunRequest *request)
 {
-	Source		source = {0};
+	Oid			source;
 	int64		pipeline_id = pipeline_find(request->pipeline, &source);
 	Relation	relation;
 	BlockNumber nblocks;
@@ -127,7 +127,7 @@ run_launch(const RunRequest *request)
 		return NULL;
 	}
 
-	relation = relation_open(source.relid, AccessShareLock);
+	relation = relation_open(source, AccessShareLock);
 	if (relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 	{
 		relation_close(relation, NoLock);
@@ -139,7 +139,7 @@ run_launch(const RunRequest *request)
 
 	/* a worker without a block of its own has nothing to do */
 	workers = Min(workers, Max(1, (int) Min(nblocks, MAX_WORKERS)));
-	owned = create_shared(request, workers, pipeline_id, source.relid, nblocks);
+	owned = create_shared(request, workers, pipeline_id, source, nblocks);
 	owned->nworkers = register_workers(owned, workers);
 	pg_atomic_write_u32(&owned->shared->registered, owned->nworkers);
 	if (owned->nworkers == 0)

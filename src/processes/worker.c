@@ -182,9 +182,9 @@ open_run(Pipeline **pipeline)
 		MemoryContextSwitchTo(memory);
 		start.pipeline_id = shared->pipeline_id;
 		start.pipeline = shared->pipeline;
-		start.source = get_rel_name(shared->source) ?
-			quote_qualified_identifier(get_namespace_name(get_rel_namespace(shared->source)),
-									   get_rel_name(shared->source)) : "";
+		start.source = relation_name(shared->source);
+		if (start.source == NULL)
+			start.source = "";	/* dropped by now: compiling will say so */
 		start.reason = shared->reason_offset ?
 			(char *) shared + shared->reason_offset : NULL;
 		start.dry_run = shared->dry_run;
@@ -466,12 +466,7 @@ close_run(void)
 	if (outcome == OUTCOME_NONE)
 		remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
 	else if (outcome == OUTCOME_STOPPED)
-	{
-		Source		source = {0};
-
-		source.relid = shared->source;
-		remaining = source_rows(&source);
-	}
+		remaining = source_rows(shared->source);
 	pg_atomic_write_u64(&shared->remaining, (uint64) remaining);
 	account_close_run(run_id, outcome_name(outcome), sqlstate,
 					  message[0] ? message : NULL, worker, chunk, remaining);
