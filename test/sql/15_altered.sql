@@ -35,5 +35,17 @@ SELECT count(*) AS sinks FROM epro_etl.sink;
 CREATE TABLE again (source_id int, a int, b int);
 SELECT epro_etl.add_sink('t15', 't15', 'again');
 SELECT status, claimed, loaded FROM epro_etl.run('t15', workers => 0);
-DROP SCHEMA t15_other;
+-- what a run would find can be asked for, and what nobody stores
+SELECT epro_etl.compile_pipeline('t15');
+ALTER TABLE again DROP COLUMN b;
+SELECT epro_etl.compile_pipeline('t15');
+SELECT epro_etl.tell_unstored('t15', 't15');
+-- create_sink() is make_sink() in the current schema
+SELECT epro_etl.make_sink('t15', 't15', 'made', 'wide', 't15_other');
+SELECT epro_etl.remove_sink('t15', 't15', 'again');
+SELECT epro_etl.make_sink('t15', 't15', 'made', 'wide', 't15_other');
+SELECT epro_etl.remove_sink('t15', 't15', 't15_other.made');
+SET client_min_messages = warning;
+DROP SCHEMA t15_other CASCADE;
+RESET client_min_messages;
 SELECT probe.close_area('t15');
