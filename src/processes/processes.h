@@ -33,6 +33,21 @@ typedef enum Outcome
 	OUTCOME_FAILED				/* an error of a worker */
 } Outcome;
 
+/*
+ * Why it ended: the first cause.  All under mutex, a spinlock; only plain
+ * copies while it is held.
+ */
+typedef struct Cause
+{
+	slock_t		mutex;
+	Outcome		outcome;
+	int			sqlstate;
+	int			worker;			/* 0: the owner of the workers */
+	int64		chunk;
+	char		message[MOST_MESSAGE];
+	char		hint[MOST_MESSAGE];
+} Cause;
+
 /* What the caller asks for. */
 typedef struct RunRequest
 {
@@ -61,9 +76,8 @@ typedef struct RunResult
 /*
  * The segment that the caller and the workers of a run share.
  *
- * Immutable once the first worker is registered: everything up to "mutex".
- * Under mutex (a spinlock; only plain copies while it is held): the outcome
- * and the first error.  Atomic: the rest.
+ * Immutable once the first worker is registered: everything up to "cause",
+ * which has a lock of its own.  Atomic: the rest.
  *
  * The segment's table of contents: RunShared, the caller's settings, the
  * reason.
@@ -90,13 +104,7 @@ typedef struct RunShared
 	Size		settings_offset;	/* of the caller's settings, serialized */
 	Size		reason_offset;	/* 0: none */
 
-	slock_t		mutex;
-	Outcome		outcome;		/* under mutex */
-	int			sqlstate;		/* under mutex: of the first error */
-	int			error_worker;	/* under mutex */
-	int64		error_chunk;	/* under mutex */
-	char		error_message[MOST_MESSAGE];	/* under mutex */
-	char		error_hint[MOST_MESSAGE];	/* under mutex */
+	Cause		cause;			/* of its end */
 
 	pg_atomic_uint32 stop;		/* 1: claim no more */
 	pg_atomic_uint32 registered;	/* workers that were asked for and may come */
@@ -119,11 +127,41 @@ typedef struct RunShared
 	Progress	workers[FLEXIBLE_ARRAY_MEMBER];
 } RunShared;
 
+/* ---- crew.c: workers that a process has started and must end ---- */
+typedef struct Crew
+{
+	BackgroundWorkerHandle **handles;
+	int			n;
+} Crew;
+
+extern void crew_init(Crew *crew, int room);
+extern bool crew_register(Crew *crew, const char *function, const char *type,
+						  const char *name, Datum argument);
+extern bool crew_lives(const Crew *crew, int worker, int *pid);
+extern bool crew_all_ended(const Crew *crew);
+extern bool crew_end(Crew *crew);
+extern void crew_forget(Crew *crew);
+
+/* ---- session.c: a worker's session and its transactions ---- */
+extern void session_open(const char *what);
+extern void session_connect(Oid database, Oid login, Oid role,
+							int security_context, char *settings);
+extern void session_begin(void);
+extern void session_commit(void);
+extern int	session_chunk(Run *run, Counts *counts);
+extern void session_step_back(int tries);
+extern ErrorData *session_take_error(void);
+
 /* ---- shared.c ---- */
+extern void cause_init(Cause *cause);
+extern void cause_tell(Cause *cause, Outcome outcome, int sqlstate,
+					   const char *message, const char *hint, int worker,
+					   int64 chunk);
+extern void cause_read(Cause *cause, Cause *copy);
+extern Outcome cause_outcome(Cause *cause);
 extern void shared_fail(RunShared *shared, Outcome outcome, int sqlstate,
 						const char *message, const char *hint, int worker,
 						int64 chunk);
-extern Outcome shared_outcome(RunShared *shared);
 extern const char *outcome_name(Outcome outcome);
 extern void shared_add(RunShared *shared, const Counts *counts);
 extern bool shared_too_many_rejects(RunShared *shared);

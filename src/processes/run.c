@@ -5,10 +5,7 @@
  * A run belongs to the session that started it.  Until every worker has ended,
  * the session owns ending them: when its wait is canceled or times out, when
  * its client goes away, when it is terminated.  Stopping is: say why in the
- * shared segment, cancel every worker, wait for all of them.  That wait cannot
- * be interrupted, since a second cancel would leave a worker behind; it is
- * bounded by turning from cancel (SIGINT) to terminate (SIGTERM), which every
- * wait of a worker reacts to.  A worker is never killed.
+ * shared segment, then end the crew (crew.c).
  *
  * If the session is killed with -9, the server restarts and all workers with
  * it; the ledger then has a run that did not end and whose liveness nobody
@@ -37,15 +34,6 @@
 #include "utils/timeout.h"
 #include "words/errors.h"
 
-/*
- * While stopping: how often to look, to cancel again, when to turn to SIGTERM,
- * and when to return although a worker hangs where no signal reaches it.
- */
-#define STOP_LOOK_MS 20
-#define STOP_CANCEL_MS 200
-#define STOP_TERMINATE_MS 5000
-#define STOP_GIVE_UP_MS 60000
-
 /* sessions looked at on the way from a waiting worker back to the caller */
 #define MOST_BLOCKERS 64
 
@@ -53,8 +41,7 @@ struct OwnedRun
 {
 	dsm_segment *segment;
 	RunShared  *shared;
-	BackgroundWorkerHandle **handles;
-	int			nworkers;		/* registered */
+	Crew		crew;
 	struct OwnedRun *next;
 };
 
@@ -64,17 +51,15 @@ static OwnedRun *owned_runs = NULL;
 static OwnedRun *create_shared(const RunRequest *request, int workers,
 							   int64 pipeline_id, Oid source,
 							   BlockNumber nblocks);
-static int	register_workers(OwnedRun *owned, int workers);
+static void register_workers(OwnedRun *owned, int workers);
 static void tell_inline(const RunRequest *request, const char *detail,
 						const char *hint);
 static bool session_user_may_connect(void);
 static void tell_fewer_workers(OwnedRun *owned, int workers);
 static bool wait_for_all(OwnedRun *owned, TimestampTz until);
 static TimestampTz statement_deadline(void);
-static bool all_ended(OwnedRun *owned);
 static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
 				 const char *message);
-static void signal_workers(OwnedRun *owned, bool terminate);
 static void stop_all_at_exit(int code, Datum arg);
 static void run_forget(OwnedRun *owned);
 static void refuse_own_lock(OwnedRun *owned);
@@ -140,16 +125,16 @@ run_launch(const RunRequest *request)
 	/* a worker without a block of its own has nothing to do */
 	workers = Min(workers, Max(1, (int) Min(nblocks, MAX_WORKERS)));
 	owned = create_shared(request, workers, pipeline_id, source, nblocks);
-	owned->nworkers = register_workers(owned, workers);
-	pg_atomic_write_u32(&owned->shared->registered, owned->nworkers);
-	if (owned->nworkers == 0)
+	register_workers(owned, workers);
+	pg_atomic_write_u32(&owned->shared->registered, owned->crew.n);
+	if (owned->crew.n == 0)
 	{
 		run_forget(owned);
 		tell_inline(request, "No background worker is free.", "Raise max_worker_processes.");
 		return NULL;
 	}
 	registry_enter(dsm_segment_handle(owned->segment));
-	if (owned->nworkers < workers)
+	if (owned->crew.n < workers)
 		tell_fewer_workers(owned, workers);
 	return owned;
 }
@@ -198,7 +183,7 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 	TimestampTz look_at_locks = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 															DeadlockTimeout);
 
-	while (!all_ended(owned))
+	while (!crew_all_ended(&owned->crew))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz next = shared->deadline_is_ours ? shared->deadline : 0;
@@ -211,7 +196,7 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 				 MESSAGE_DEADLINE);
 			return true;
 		}
-		if (shared_outcome(shared) > OUTCOME_STOPPED)
+		if (cause_outcome(&shared->cause) > OUTCOME_STOPPED)
 		{
 			/* one has failed: the others' work would be for nothing */
 			stop(owned, OUTCOME_FAILED, 0, NULL);
@@ -245,12 +230,11 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 static void
 refuse_own_lock(OwnedRun *owned)
 {
-	for (int i = 0; i < owned->nworkers; i++)
+	for (int i = 0; i < owned->crew.n; i++)
 	{
-		pid_t		pid;
+		int			pid;
 
-		if (GetBackgroundWorkerPid(owned->handles[i], &pid) == BGWH_STARTED &&
-			waits_for_us((int) pid))
+		if (crew_lives(&owned->crew, i, &pid) && pid != 0 && waits_for_us(pid))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
 					 errmsg("a worker of the run waits for a lock that the calling session holds"),
@@ -316,7 +300,7 @@ run_number(OwnedRun *owned)
 {
 	PG_TRY();
 	{
-		while (pg_atomic_read_u64(&owned->shared->run_id) == 0 && !all_ended(owned))
+		while (pg_atomic_read_u64(&owned->shared->run_id) == 0 && !crew_all_ended(&owned->crew))
 		{
 			CHECK_FOR_INTERRUPTS();
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
@@ -355,9 +339,7 @@ run_forget(OwnedRun *owned)
 		*link = owned->next;
 	registry_leave(dsm_segment_handle(owned->segment));
 	dsm_detach(owned->segment);
-	for (int i = 0; i < owned->nworkers; i++)
-		pfree(owned->handles[i]);
-	pfree(owned->handles);
+	crew_forget(&owned->crew);
 	pfree(owned);
 }
 
@@ -372,8 +354,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	OwnedRun   *owned = MemoryContextAllocZero(TopMemoryContext, sizeof(OwnedRun));
 	RunShared  *shared;
 
-	owned->handles = MemoryContextAllocZero(TopMemoryContext,
-											sizeof(BackgroundWorkerHandle *) * workers);
+	crew_init(&owned->crew, workers);
 	owned->segment = dsm_create(fixed + MAXALIGN(settings) + reason, 0);
 	dsm_pin_mapping(owned->segment);
 	owned->shared = shared = dsm_segment_address(owned->segment);
@@ -415,7 +396,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 		memcpy((char *) shared + shared->reason_offset, request->reason, reason);
 	}
 
-	SpinLockInit(&shared->mutex);
+	cause_init(&shared->cause);
 	pg_atomic_init_u32(&shared->stop, 0);
 	pg_atomic_init_u32(&shared->arrived, 0);
 	pg_atomic_init_u32(&shared->active, 0);
@@ -448,33 +429,18 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	return owned;
 }
 
-/* Registers as many as there are slots for; returns their number. */
-static int
+/* Registers as many as there are slots for. */
+static void
 register_workers(OwnedRun *owned, int workers)
 {
-	BackgroundWorker worker = {0};
-	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-	int			n = 0;
+	char		name[BGW_MAXLEN];
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "epro_etl", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "epro_etl_worker_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_type, "epro_etl worker", BGW_MAXLEN);
-	worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(owned->segment));
-	worker.bgw_notify_pid = MyProcPid;
-
-	while (n < workers)
-	{
-		snprintf(worker.bgw_name, BGW_MAXLEN, "epro_etl worker %d of pipeline %s",
-				 n + 1, owned->shared->pipeline);
-		if (!RegisterDynamicBackgroundWorker(&worker, &owned->handles[n]))
-			break;
-		n++;
-	}
-	MemoryContextSwitchTo(caller);
-	return n;
+	do
+		snprintf(name, sizeof(name), "epro_etl worker %d of pipeline %s",
+				 owned->crew.n + 1, owned->shared->pipeline);
+	while (owned->crew.n < workers &&
+		   crew_register(&owned->crew, "epro_etl_worker_main", "epro_etl worker", name,
+						 UInt32GetDatum(dsm_segment_handle(owned->segment))));
 }
 
 /* When the statement at hand times out; 0: never. */
@@ -518,7 +484,7 @@ tell_fewer_workers(OwnedRun *owned, int workers)
 	{
 		ereport(NOTICE,
 				(errmsg("run of pipeline \"%s\" has %d of %d workers",
-						owned->shared->pipeline, owned->nworkers, workers),
+						owned->shared->pipeline, owned->crew.n, workers),
 				 errdetail("No more background workers are free."),
 				 errhint("Raise max_worker_processes.")));
 	}
@@ -530,74 +496,22 @@ tell_fewer_workers(OwnedRun *owned, int workers)
 	PG_END_TRY();
 }
 
-static bool
-all_ended(OwnedRun *owned)
-{
-	for (int i = 0; i < owned->nworkers; i++)
-	{
-		pid_t		pid;
-		BgwHandleStatus status = GetBackgroundWorkerPid(owned->handles[i], &pid);
-
-		if (status == BGWH_POSTMASTER_DIED)
-			proc_exit(1);
-		if (status != BGWH_STOPPED)
-			return false;
-	}
-	return true;
-}
-
 /*
- * Ends all workers of a run and waits until they have ended.  Not to be
- * interrupted, and not to raise errors: it runs in clean-up and at exit.
+ * Says why, ends all workers of a run and waits until they have ended.  Not to
+ * raise errors: it runs in clean-up and at exit.
  */
 static void
 stop(OwnedRun *owned, Outcome outcome, int sqlstate, const char *message)
 {
-	TimestampTz began = GetCurrentTimestamp();
-	TimestampTz signalled = 0;
-
 	HOLD_INTERRUPTS();
 	shared_fail(owned->shared, outcome, sqlstate, message, NULL, 0, 0);
 	ConditionVariableBroadcast(&owned->shared->opened);
-	while (!all_ended(owned))
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (TimestampDifferenceExceeds(signalled, now, STOP_CANCEL_MS))
-		{
-			signal_workers(owned, TimestampDifferenceExceeds(began, now, STOP_TERMINATE_MS));
-			signalled = now;
-		}
-		if (TimestampDifferenceExceeds(began, now, STOP_GIVE_UP_MS))
-		{
-			ereport(WARNING,
-					(errmsg("a worker of run " INT64_FORMAT " has not ended yet",
-							(int64) pg_atomic_read_u64(&owned->shared->run_id)),
-					 errdetail("It was told to terminate; it claims nothing more.")));
-			break;
-		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 STOP_LOOK_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
+	if (!crew_end(&owned->crew))
+		ereport(WARNING,
+				(errmsg("a worker of run " INT64_FORMAT " has not ended yet",
+						(int64) pg_atomic_read_u64(&owned->shared->run_id)),
+				 errdetail("It was told to terminate; it claims nothing more.")));
 	RESUME_INTERRUPTS();
-	/* the latch may have been set for others too */
-	SetLatch(MyLatch);
-}
-
-static void
-signal_workers(OwnedRun *owned, bool terminate)
-{
-	for (int i = 0; i < owned->nworkers; i++)
-	{
-		pid_t		pid;
-		BgwHandleStatus status = GetBackgroundWorkerPid(owned->handles[i], &pid);
-
-		if (status == BGWH_NOT_YET_STARTED || (status == BGWH_STARTED && terminate))
-			TerminateBackgroundWorker(owned->handles[i]);
-		else if (status == BGWH_STARTED)
-			kill(pid, SIGINT);
-	}
 }
 
 /* The session ends, by whatever way it can still end by itself. */
@@ -621,15 +535,11 @@ raise_cause(OwnedRun *owned)
 {
 	RunShared  *shared = owned->shared;
 	int64		run_id = (int64) pg_atomic_read_u64(&shared->run_id);
-	Outcome		outcome = shared_outcome(shared);
-	int			sqlstate = shared->sqlstate;
-	int			worker = shared->error_worker;
-	int64		chunk = shared->error_chunk;
-	char	   *message = pstrdup(shared->error_message);
-	char	   *hint = pstrdup(shared->error_hint);
+	Cause		cause;
 	uint64		committed = pg_atomic_read_u64(&shared->claimed);
 
-	if (outcome == OUTCOME_NONE && (run_id == 0 || pg_atomic_read_u32(&shared->closed) == 0))
+	cause_read(&shared->cause, &cause);
+	if (cause.outcome == OUTCOME_NONE && (run_id == 0 || pg_atomic_read_u32(&shared->closed) == 0))
 	{
 		run_forget(owned);
 		ereport(ERROR,
@@ -637,18 +547,18 @@ raise_cause(OwnedRun *owned)
 				 errmsg("the workers of the run ended without an answer"),
 				 errhint("The server log says why; perhaps no more processes could be started.")));
 	}
-	if (outcome <= OUTCOME_STOPPED)
+	if (cause.outcome <= OUTCOME_STOPPED)
 		return;
 	run_forget(owned);
 	ereport(ERROR,
-			(errcode(sqlstate ? sqlstate : ERRCODE_EPRO_WORKER_LOST),
-			 errmsg("%s", message),
-			 worker > 0 ?
+			(errcode(cause.sqlstate ? cause.sqlstate : ERRCODE_EPRO_WORKER_LOST),
+			 errmsg("%s", cause.message),
+			 cause.worker > 0 ?
 			 errdetail("In worker %d, chunk " INT64_FORMAT ", of run " INT64_FORMAT "; " UINT64_FORMAT " responses were committed before and stay.",
-					   worker, chunk, run_id, committed) :
+					   cause.worker, cause.chunk, run_id, committed) :
 			 errdetail("In run " INT64_FORMAT "; " UINT64_FORMAT " responses were committed before and stay.",
 					   run_id, committed),
-			 hint[0] ? errhint("%s", hint) : 0));
+			 cause.hint[0] ? errhint("%s", cause.hint) : 0));
 }
 
 static void
@@ -657,7 +567,7 @@ fill_result(OwnedRun *owned, RunResult *result)
 	RunShared  *shared = owned->shared;
 
 	result->run_id = (int64) pg_atomic_read_u64(&shared->run_id);
-	result->status = outcome_name(shared_outcome(shared));
+	result->status = outcome_name(cause_outcome(&shared->cause));
 	result->counts.claimed = (int64) pg_atomic_read_u64(&shared->claimed);
 	result->counts.loaded = (int64) pg_atomic_read_u64(&shared->loaded);
 	result->counts.warned = (int64) pg_atomic_read_u64(&shared->warned);

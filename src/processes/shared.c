@@ -10,42 +10,66 @@
 /* a ratio says nothing about the first few responses */
 #define LEAST_FOR_RATIO 100
 
+void
+cause_init(Cause *cause)
+{
+	memset(cause, 0, sizeof(*cause));
+	SpinLockInit(&cause->mutex);
+}
+
 /*
- * Says why the run ends; the first cause wins.  The message must hold no
- * data.  worker 0 is the caller.
+ * Says why it ends; the first cause wins.  The message must hold no data.
+ * worker 0 is the owner.
  */
 void
-shared_fail(RunShared *shared, Outcome outcome, int sqlstate,
-			const char *message, const char *hint, int worker, int64 chunk)
+cause_tell(Cause *cause, Outcome outcome, int sqlstate, const char *message,
+		   const char *hint, int worker, int64 chunk)
 {
 	int			message_len = message ? pg_mbcliplen(message, strlen(message), MOST_MESSAGE - 1) : 0;
 	int			hint_len = hint ? pg_mbcliplen(hint, strlen(hint), MOST_MESSAGE - 1) : 0;
 
-	SpinLockAcquire(&shared->mutex);
-	if (shared->outcome == OUTCOME_NONE)
+	SpinLockAcquire(&cause->mutex);
+	if (cause->outcome == OUTCOME_NONE)
 	{
-		shared->outcome = outcome;
-		shared->sqlstate = sqlstate;
-		shared->error_worker = worker;
-		shared->error_chunk = chunk;
-		memcpy(shared->error_message, message ? message : "", message_len);
-		shared->error_message[message_len] = '\0';
-		memcpy(shared->error_hint, hint ? hint : "", hint_len);
-		shared->error_hint[hint_len] = '\0';
+		cause->outcome = outcome;
+		cause->sqlstate = sqlstate;
+		cause->worker = worker;
+		cause->chunk = chunk;
+		memcpy(cause->message, message ? message : "", message_len);
+		cause->message[message_len] = '\0';
+		memcpy(cause->hint, hint ? hint : "", hint_len);
+		cause->hint[hint_len] = '\0';
 	}
-	SpinLockRelease(&shared->mutex);
-	pg_atomic_write_u32(&shared->stop, 1);
+	SpinLockRelease(&cause->mutex);
+}
+
+/* Copies what has been told; the copy's mutex is not to be used. */
+void
+cause_read(Cause *cause, Cause *copy)
+{
+	SpinLockAcquire(&cause->mutex);
+	memcpy(copy, cause, sizeof(*copy));
+	SpinLockRelease(&cause->mutex);
 }
 
 Outcome
-shared_outcome(RunShared *shared)
+cause_outcome(Cause *cause)
 {
 	Outcome		outcome;
 
-	SpinLockAcquire(&shared->mutex);
-	outcome = shared->outcome;
-	SpinLockRelease(&shared->mutex);
+	SpinLockAcquire(&cause->mutex);
+	outcome = cause->outcome;
+	SpinLockRelease(&cause->mutex);
 	return outcome;
+}
+
+/* Says why the run ends, and that nothing more is to be claimed. */
+void
+shared_fail(RunShared *shared, Outcome outcome, int sqlstate,
+			const char *message, const char *hint, int worker, int64 chunk)
+{
+	cause_tell(&shared->cause, outcome, sqlstate, message, hint, worker, chunk);
+	pg_atomic_write_u32(&shared->stop, 1);
 }
 
 const char *

@@ -3,9 +3,7 @@
  *		A worker of a batch run: all stages for its chunks, a transaction each.
  *
  * The caller owns the worker.  It shares a segment with it, in which the
- * worker finds what to do, as whom, and until when; and it ends the worker by
- * the signals that end any backend: SIGINT cancels the statement at hand,
- * SIGTERM is die().  No handler of our own.
+ * worker finds what to do, as whom, and until when.
  *
  * The first worker to come leads: it opens the run in the ledger.  The last
  * one to leave closes it, whatever happened: it is the one process that is
@@ -16,30 +14,16 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/pg_prng.h"
-#include "commands/trigger.h"
-#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "processes/processes.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
-#include "storage/lmgr.h"
-#include "tcop/tcopprot.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
-#include "utils/resowner.h"
-#include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "words/errors.h"
-
-/* a chunk that met a deadlock or a serialization failure is tried again */
-#define MOST_TRIES 10
-#define FIRST_PAUSE_MS 4
 
 /* what the process knows of itself; there is one run to a process */
 static RunShared *shared = NULL;
@@ -52,10 +36,6 @@ static void connect_as_caller(void);
 static void work(void);
 static int64 open_run(Pipeline **pipeline);
 static void do_chunks(Run *run);
-static int	do_chunk(Run *run, Counts *counts);
-static void step_back(int tries);
-static void begin_transaction(void);
-static void commit_transaction(void);
 static void report_error(void);
 static void leave(void);
 static bool leave_once(void);
@@ -69,11 +49,7 @@ epro_etl_worker_main(Datum arg)
 {
 	dsm_segment *segment;
 
-	pqsignal(SIGTERM, die);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	BackgroundWorkerUnblockSignals();
-
-	CurrentResourceOwner = ResourceOwnerCreate(NULL, "epro_etl worker");
+	session_open("epro_etl worker");
 	segment = dsm_attach(DatumGetUInt32(arg));
 	if (segment == NULL)
 		proc_exit(0);			/* the caller is gone, and with it the run */
@@ -113,18 +89,9 @@ epro_etl_worker_main(Datum arg)
 static void
 connect_as_caller(void)
 {
-	BackgroundWorkerInitializeConnectionByOid(shared->database,
-											  shared->session_user, 0);
-	pgstat_report_appname("epro_etl");
-
-	/* the caller's settings, its own and its role's, as they were at the call */
-	StartTransactionCommand();
-	RestoreGUCState((char *) shared + shared->settings_offset);
-	/* but a chunk is a short transaction that writes, whatever the caller's is */
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
-	CommitTransactionCommand();
+	/* with the caller's settings, its own and its role's, as they were at the call */
+	session_connect(shared->database, shared->session_user, shared->current_user,
+					shared->security_context, (char *) shared + shared->settings_offset);
 
 	/* nothing of the run outlives the deadline, also when the caller hangs */
 	if (shared->deadline != 0)
@@ -178,7 +145,7 @@ open_run(Pipeline **pipeline)
 		RunStart	start = {0};
 		Jsonb	   *versions;
 
-		begin_transaction();
+		session_begin();
 		MemoryContextSwitchTo(memory);
 		start.pipeline_id = shared->pipeline_id;
 		start.pipeline = shared->pipeline;
@@ -197,16 +164,16 @@ open_run(Pipeline **pipeline)
 		run_id = account_open_run(&start, versions);
 		account_open_worker(run_id, worker_number);
 		account_liveness_hold(run_id);
-		commit_transaction();
+		session_commit();
 
 		pg_atomic_write_u64(&shared->run_id, (uint64) run_id);
 		ConditionVariableBroadcast(&shared->opened);
 		wake_caller();
 
-		begin_transaction();
+		session_begin();
 		MemoryContextSwitchTo(memory);
 		*pipeline = pipeline_load(shared->pipeline_id, versions);
-		commit_transaction();
+		session_commit();
 		MemoryContextSwitchTo(memory);
 		return run_id;
 	}
@@ -219,12 +186,12 @@ open_run(Pipeline **pipeline)
 	if (run_id == 0)
 		return 0;
 
-	begin_transaction();
+	session_begin();
 	MemoryContextSwitchTo(memory);
 	account_liveness_hold(run_id);
 	account_open_worker(run_id, worker_number);
 	*pipeline = pipeline_load(shared->pipeline_id, pipeline_versions_of_run(run_id));
-	commit_transaction();
+	session_commit();
 	MemoryContextSwitchTo(memory);
 	return run_id;
 }
@@ -234,9 +201,11 @@ do_chunks(Run *run)
 {
 	while (pg_atomic_read_u32(&shared->stop) == 0)
 	{
-		Counts		counts = {0};
-		int			claimed = do_chunk(run, &counts);
+		Counts		counts;
+		int			claimed;
 
+		chunk_number++;
+		claimed = session_chunk(run, &counts);
 		if (claimed == 0)
 			break;
 		shared_add(shared, &counts);
@@ -259,90 +228,6 @@ do_chunks(Run *run)
 }
 
 /*
- * One chunk, one transaction; again, a bounded number of times, when it fell
- * victim to a deadlock or to serialization.
- */
-static int
-do_chunk(Run *run, Counts *counts)
-{
-	MemoryContext memory = CurrentMemoryContext;
-	volatile int tries = 0;
-	volatile int claimed = -1;
-
-	chunk_number++;
-	while (claimed < 0)
-	{
-		PG_TRY();
-		{
-			memset(counts, 0, sizeof(*counts));
-			begin_transaction();
-			MemoryContextSwitchTo(memory);
-			claimed = run_chunk(run, counts);
-			commit_transaction();
-			MemoryContextSwitchTo(memory);
-			claim_accept(run->claim);
-		}
-		PG_CATCH();
-		{
-			int			sqlstate = geterrcode();
-
-			if (ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) ||
-				++tries >= MOST_TRIES)
-				PG_RE_THROW();
-			MemoryContextSwitchTo(memory);
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(memory);
-			claim_rewind(run->claim);
-			claimed = -1;
-			step_back(tries);
-		}
-		PG_END_TRY();
-	}
-	return claimed;
-}
-
-/*
- * Waits a little, longer each time and never for the same time as another
- * worker: the survivor of a deadlock must get ahead before the victim is back.
- */
-static void
-step_back(int tries)
-{
-	long		most = FIRST_PAUSE_MS << Min(tries, 6);
-
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 1 + (long) (pg_prng_double(&pg_global_prng_state) * (double) most),
-					 PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/* As the caller, with a deadline on every lock, under a snapshot of its own. */
-static void
-begin_transaction(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	SetUserIdAndSecContext(shared->current_user, shared->security_context);
-	/* constraints that wait for the commit would refuse the whole chunk */
-	{
-		ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
-
-		immediate->deferred = false;
-		AfterTriggerSetState(immediate);
-	}
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-commit_transaction(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-/*
  * Called with an error at hand: rolls back, and tells the first cause.  What
  * reaches the log is the SQLSTATE; the text goes to the caller alone, and it
  * has been through chunk.c's hands.
@@ -355,13 +240,7 @@ report_error(void)
 
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(TopMemoryContext);
-	error = CopyErrorData();
-	FlushErrorState();
-	disable_all_timeouts(false);
-	ConditionVariableCancelSleep();
-	AbortOutOfAnyTransaction();
-	LWLockReleaseAll();
-
+	error = session_take_error();
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		outcome = shared->deadline != 0 && GetCurrentTimestamp() >= shared->deadline ?
 			OUTCOME_TIMED_OUT : OUTCOME_CANCELED;
@@ -445,32 +324,23 @@ static void
 close_run(void)
 {
 	int64		run_id = (int64) pg_atomic_read_u64(&shared->run_id);
-	Outcome		outcome;
-	int			sqlstate;
-	int			worker;
-	int64		chunk;
-	char		message[MOST_MESSAGE];
+	Cause		cause;
 	int64		remaining = -1;
 
 	if (run_id == 0)
 		return;
-	SpinLockAcquire(&shared->mutex);
-	outcome = shared->outcome;
-	sqlstate = shared->sqlstate;
-	worker = shared->error_worker;
-	chunk = shared->error_chunk;
-	memcpy(message, shared->error_message, sizeof(message));
-	SpinLockRelease(&shared->mutex);
+	cause_read(&shared->cause, &cause);
 
-	begin_transaction();
-	if (outcome == OUTCOME_NONE)
+	session_begin();
+	if (cause.outcome == OUTCOME_NONE)
 		remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
-	else if (outcome == OUTCOME_STOPPED)
+	else if (cause.outcome == OUTCOME_STOPPED)
 		remaining = source_rows(shared->source);
 	pg_atomic_write_u64(&shared->remaining, (uint64) remaining);
-	account_close_run(run_id, outcome_name(outcome), sqlstate,
-					  message[0] ? message : NULL, worker, chunk, remaining);
-	commit_transaction();
+	account_close_run(run_id, outcome_name(cause.outcome), cause.sqlstate,
+					  cause.message[0] ? cause.message : NULL, cause.worker,
+					  cause.chunk, remaining);
+	session_commit();
 	pg_atomic_write_u32(&shared->closed, 1);
 }
 

@@ -1,0 +1,166 @@
+/*
+ * session.c
+ *		A worker's session: whose it is, and what one of its transactions is.
+ *
+ * A worker logs in as the role that asked for it and acts as the role that
+ * this one had become, so its privileges are the caller's, no more.  It is
+ * ended by the signals that end any backend: SIGINT cancels the statement at
+ * hand, SIGTERM is die().  No handler of our own.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "common/pg_prng.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "processes/processes.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "words/errors.h"
+
+/* a chunk that met a deadlock or a serialization failure is tried again */
+#define MOST_TRIES 10
+#define FIRST_PAUSE_MS 4
+
+/* whom the transactions act as */
+static Oid	acting_role = InvalidOid;
+static int	acting_context = 0;
+
+/* Takes signals, and gets a resource owner for what outlives transactions. */
+void
+session_open(const char *what)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, what);
+}
+
+/*
+ * Connects.  settings are a session's, serialized, to be taken over; NULL: the
+ * role's and the database's own hold.
+ */
+void
+session_connect(Oid database, Oid login, Oid role, int security_context,
+				char *settings)
+{
+	BackgroundWorkerInitializeConnectionByOid(database, login, 0);
+	acting_role = role;
+	acting_context = security_context;
+	pgstat_report_appname("epro_etl");
+
+	StartTransactionCommand();
+	if (settings != NULL)
+		RestoreGUCState(settings);
+	/* a chunk is a short transaction that writes, whatever others' are */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
+	CommitTransactionCommand();
+}
+
+/* Starts a transaction as the acting role, under a snapshot of its own. */
+void
+session_begin(void)
+{
+	ConstraintsSetStmt *immediate;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SetUserIdAndSecContext(acting_role, acting_context);
+	/* constraints that wait for the commit would refuse the whole chunk */
+	immediate = makeNode(ConstraintsSetStmt);
+	immediate->deferred = false;
+	AfterTriggerSetState(immediate);
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+session_commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * One chunk, one transaction; again, a bounded number of times, when it fell
+ * victim to a deadlock or to serialization.  Returns what run_chunk() does.
+ */
+int
+session_chunk(Run *run, Counts *counts)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	volatile int tries = 0;
+	volatile int claimed = -1;
+
+	while (claimed < 0)
+	{
+		PG_TRY();
+		{
+			memset(counts, 0, sizeof(*counts));
+			session_begin();
+			MemoryContextSwitchTo(memory);
+			claimed = run_chunk(run, counts);
+			session_commit();
+			MemoryContextSwitchTo(memory);
+			claim_accept(run->claim);
+		}
+		PG_CATCH();
+		{
+			int			sqlstate = geterrcode();
+
+			if (ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) ||
+				++tries >= MOST_TRIES)
+				PG_RE_THROW();
+			MemoryContextSwitchTo(memory);
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(memory);
+			claim_rewind(run->claim);
+			claimed = -1;
+			session_step_back(tries);
+		}
+		PG_END_TRY();
+	}
+	return claimed;
+}
+
+/*
+ * Waits a little, longer each time and never for the same time as another
+ * worker: the survivor of a deadlock must get ahead before the victim is back.
+ */
+void
+session_step_back(int tries)
+{
+	long		most = FIRST_PAUSE_MS << Min(tries, 6);
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 1 + (long) (pg_prng_double(&pg_global_prng_state) * (double) most),
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Called with an error at hand, in TopMemoryContext: takes it, rolls back all
+ * there is, and lets go of what waits hold.
+ */
+ErrorData *
+session_take_error(void)
+{
+	ErrorData  *error = CopyErrorData();
+
+	FlushErrorState();
+	disable_all_timeouts(false);
+	ConditionVariableCancelSleep();
+	AbortOutOfAnyTransaction();
+	LWLockReleaseAll();
+	return error;
+}
