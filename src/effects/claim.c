@@ -14,9 +14,12 @@
  * quarantine, ledger) commits with it or not at all.  Two runs over one source
  * need nothing else to share the work.
  *
- * The direct road needs a plain table without triggers and row security.  Any
- * other table is claimed by an SQL DELETE over the same block range, so that
+ * The direct road needs a plain table without delete triggers and row security.
+ * Any other table is claimed by an SQL DELETE over the same block range, so that
  * its triggers fire and its policies hold.
+ *
+ * A stream's rows come by their addresses instead, from a reader that holds no
+ * lock: a row is claimed if it is still the version that was read.
  *
  * Locking: RowExclusiveLock on the source for the transaction of the chunk; no
  * lock of our own.  Position and ranges are private to the process; only
@@ -29,6 +32,7 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -102,6 +106,8 @@ struct Claim
 
 	SPIPlanPtr	delete_plan;
 	SPIPlanPtr	read_plan;
+	SPIPlanPtr	delete_one_plan;
+	SPIPlanPtr	read_one_plan;
 	char	   *plan_name;		/* of the source when they were made */
 
 	Datum	   *values;
@@ -122,6 +128,12 @@ static void push_remainder(Claim *claim, Range range);
 static void push_range(Claim *claim, Range **list, int *n, int *room, Range range);
 static int	claim_direct(Claim *claim, int most, HeapTuple *rows);
 static int	claim_by_sql(Claim *claim, int most, HeapTuple *rows);
+static ClaimFate fetch_directly(Claim *claim, const Address *address, bool take,
+								TupleTableSlot *slot);
+static ClaimFate fetch_by_sql(Claim *claim, const Address *address, bool take,
+							  HeapTuple *row);
+static HeapTuple fetch_one(Claim *claim, const Address *address, SPIPlanPtr plan,
+						   int expected);
 static Size row_size(Claim *claim, HeapTuple row);
 static void deform(Claim *claim, HeapTuple row);
 static Span read_text(Claim *claim, Role role);
@@ -171,7 +183,7 @@ source_check(const Source *source)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for source \"%s\"", RelationGetRelationName(relation)),
-				 errhint("A run needs UPDATE, too, on a source with triggers, rules or row security, to lock its rows.")));
+				 errhint("A run needs UPDATE, too, on a source with delete triggers, rules or row security, to lock its rows.")));
 
 	for (int role = 0; role < ROLE_COUNT; role++)
 	{
@@ -320,7 +332,13 @@ claim_blocks(const Claim *claim)
 static bool
 claims_directly(Relation relation)
 {
-	return relation->trigdesc == NULL && !relation->rd_rel->relhasrules &&
+	TriggerDesc *triggers = relation->trigdesc;
+	bool		triggered = triggers != NULL &&
+		(triggers->trig_delete_before_row || triggers->trig_delete_after_row ||
+		 triggers->trig_delete_before_statement || triggers->trig_delete_after_statement ||
+		 triggers->trig_delete_old_table);
+
+	return !triggered && !relation->rd_rel->relhasrules &&
 		check_enable_rls(RelationGetRelid(relation), InvalidOid, true) != RLS_ENABLED;
 }
 
@@ -384,6 +402,14 @@ prepare_claim(Claim *claim)
 														"SELECT c.ctid FROM ONLY %s c WHERE c.ctid OPERATOR(pg_catalog.>=) $1 "
 														"AND c.ctid OPERATOR(pg_catalog.<) $2 FOR UPDATE SKIP LOCKED)) RETURNING s.*",
 														name, name), 2, types), claim->memory);
+	types[1] = XIDOID;
+	claim->read_one_plan = plan_keep(SPI_prepare(psprintf("SELECT s.* FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.=) $1 "
+														  "AND s.xmin OPERATOR(pg_catalog.=) $2", name),
+												 2, types), claim->memory);
+	claim->delete_one_plan = plan_keep(SPI_prepare(psprintf("DELETE FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+															"SELECT c.ctid FROM ONLY %s c WHERE c.ctid OPERATOR(pg_catalog.=) $1 "
+															"AND c.xmin OPERATOR(pg_catalog.=) $2 FOR UPDATE SKIP LOCKED)) RETURNING s.*",
+															name, name), 2, types), claim->memory);
 	SPI_finish();
 	claim->plan_name = MemoryContextStrdup(claim->memory, name);
 }
@@ -595,6 +621,120 @@ claim_by_sql(Claim *claim, int most, HeapTuple *rows)
 	}
 	SPI_finish();
 	return n;
+}
+
+/*
+ * Claims rows by their addresses (or, with take false, reads them in place)
+ * in the current transaction.  Copies into the current memory context what is
+ * still the version that was addressed; the others' rows[] are NULL, and
+ * fates[] says why.
+ */
+void
+claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
+				HeapTuple *rows, ClaimFate *fates)
+{
+	claim->ntaken = 0;
+	claim->remainder = false;
+	claim->deformed = NULL;
+	open_source(claim);
+	if (claim->direct)
+	{
+		TupleTableSlot *slot = table_slot_create(claim->relation, NULL);
+
+		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			fates[i] = fetch_directly(claim, &addresses[i], take, slot);
+			rows[i] = fates[i] == CLAIM_TAKEN ? ExecCopySlotHeapTuple(slot) : NULL;
+			ExecClearTuple(slot);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	else
+	{
+		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			fates[i] = fetch_by_sql(claim, &addresses[i], take, &rows[i]);
+		}
+	}
+	table_close(claim->relation, NoLock);
+	claim->relation = NULL;
+}
+
+static ClaimFate
+fetch_directly(Claim *claim, const Address *address, bool take,
+			   TupleTableSlot *slot)
+{
+	Relation	relation = claim->relation;
+	Snapshot	snapshot = GetActiveSnapshot();
+	ItemPointerData tid = address->tid;
+	TM_FailureData failure;
+	bool		isnull;
+
+	/* the table may have been truncated since; not while we hold its lock */
+	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(relation) ||
+		!table_tuple_fetch_row_version(relation, &tid, snapshot, slot))
+		return CLAIM_GONE;
+	/* the place may have passed to another row */
+	if (DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+											  &isnull)) != address->xmin)
+		return CLAIM_GONE;
+	if (!take)
+		return CLAIM_TAKEN;
+	switch (table_tuple_delete(relation, &tid, GetCurrentCommandId(true), snapshot,
+							   InvalidSnapshot, false, &failure, false))
+	{
+		case TM_Ok:
+			return CLAIM_TAKEN;
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			return CLAIM_LOCKED;
+		default:
+			return CLAIM_GONE;
+	}
+}
+
+static ClaimFate
+fetch_by_sql(Claim *claim, const Address *address, bool take, HeapTuple *row)
+{
+	*row = fetch_one(claim, address, take ? claim->delete_one_plan : claim->read_one_plan,
+					 take ? SPI_OK_DELETE_RETURNING : SPI_OK_SELECT);
+	if (*row != NULL)
+		return CLAIM_TAKEN;
+	/* was it skipped, or is it not there? */
+	return take && fetch_one(claim, address, claim->read_one_plan, SPI_OK_SELECT) != NULL ?
+		CLAIM_LOCKED : CLAIM_GONE;
+}
+
+static HeapTuple
+fetch_one(Claim *claim, const Address *address, SPIPlanPtr plan, int expected)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Datum		arguments[2] = {PointerGetDatum(&address->tid),
+	TransactionIdGetDatum(address->xmin)};
+	HeapTuple	row = NULL;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_plan(plan, arguments, NULL, false, 0) != expected)
+		elog(ERROR, "could not read a row of the source");
+	if (claim->shape == NULL)
+	{
+		MemoryContext inner = MemoryContextSwitchTo(claim->memory);
+
+		settle_roles(claim, CreateTupleDescCopy(SPI_tuptable->tupdesc));
+		MemoryContextSwitchTo(inner);
+	}
+	if (SPI_processed > 0)
+	{
+		MemoryContext inner = MemoryContextSwitchTo(caller);
+
+		row = heap_copytuple(SPI_tuptable->vals[0]);
+		MemoryContextSwitchTo(inner);
+	}
+	SPI_finish();
+	return row;
 }
 
 /* Reads a claimed row's roles.  Texts may point into the row. */

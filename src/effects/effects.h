@@ -94,6 +94,14 @@ typedef struct BlockRanges
 
 typedef struct Claim Claim;
 
+/* What became of a row that was asked for by its address. */
+typedef enum ClaimFate
+{
+	CLAIM_TAKEN = 0,
+	CLAIM_GONE,					/* not the version that was addressed */
+	CLAIM_LOCKED				/* another session is at it */
+} ClaimFate;
+
 extern void source_check(const Source *source);
 extern int64 source_rows(Oid source);
 extern void ranges_init(BlockRanges *ranges, BlockNumber nblocks, int nworkers);
@@ -101,6 +109,8 @@ extern Claim *claim_create(const Source *source, BlockRanges *ranges,
 						   bool keep);
 extern void claim_set_source(Claim *claim, const Source *source);
 extern int	claim_chunk(Claim *claim, int most, HeapTuple *rows);
+extern void claim_addressed(Claim *claim, const Address *addresses, int n,
+							bool take, HeapTuple *rows, ClaimFate *fates);
 extern void claim_rewind(Claim *claim);
 extern void claim_accept(Claim *claim);
 extern void claim_read(Claim *claim, HeapTuple row, Response *response);

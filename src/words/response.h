@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "storage/itemptr.h"
 #include "words/form.h"
 
 /* Findings a response may collect before the rest is summed up in one. */
@@ -61,6 +62,13 @@ typedef struct FindingList
 	int			count[SEVERITY_ERROR + 1];	/* of the response at hand */
 	int			skipped;		/* of these, checks not evaluated */
 } FindingList;
+
+/* One version of a row of the source, wherever it is on its way. */
+typedef struct Address
+{
+	ItemPointerData tid;
+	TransactionId xmin;			/* raw, as the system column shows it */
+} Address;
 
 /* A text that need not be terminated. */
 typedef struct Span
