@@ -18,6 +18,11 @@
  *	 and grow: every row is inserted a bounded number of times, however many
  *	 are refused, and there is never a subtransaction a row.
  *
+ * A stream may cut the composition between two stages: then each group of
+ * workers does its part, and a response travels between them as a message.
+ * The last group claims, stores and accounts as a batch's worker does; the
+ * groups before it write nothing.
+ *
  * An error's text may hold an answer.  Here it ends: what is kept of it is the
  * SQLSTATE and the names of constraint and column.
  */
@@ -34,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "words/errors.h"
+#include "words/message.h"
 
 /* originals of rejected responses that may wait in memory for their insert */
 #define MOST_REJECTED 256
@@ -50,20 +56,41 @@ typedef enum Verdict
 typedef enum Step
 {
 	STEP_READ = 0,
-	STEP_JUDGE,
+	STEP_DECODE,
+	STEP_DEIDENTIFY,
+	STEP_NORMALISE,
+	STEP_VALIDATE,
 	STEP_CHECK,
 	STEP_FORM,
 	STEP_DONE
 } Step;
 
+const char *const stage_name[STAGE_COUNT] = {
+	[STAGE_DECODE] = "decode",
+	[STAGE_DEIDENTIFY] = "deidentify",
+	[STAGE_NORMALISE] = "normalise",
+	[STAGE_VALIDATE] = "validate",
+	[STAGE_STORE] = "store",
+};
+
+static const Step first_step[STAGE_COUNT] = {
+	[STAGE_DECODE] = STEP_DECODE,
+	[STAGE_DEIDENTIFY] = STEP_DEIDENTIFY,
+	[STAGE_NORMALISE] = STEP_NORMALISE,
+	[STAGE_VALIDATE] = STEP_VALIDATE,
+	[STAGE_STORE] = STEP_FORM,
+};
+
 typedef struct Row
 {
-	HeapTuple	original;
+	HeapTuple	original;		/* NULL in a group that has a message of it */
+	Parcel	   *parcel;			/* a stream's; else NULL */
 	PipelineForm *form;			/* NULL: unknown */
 	const char *form_name;
 	const char *source_id;
 	Verdict		verdict;
 	bool		warned;
+	bool		ended;			/* no stage has more to say about it */
 	int			first;			/* of the chunk's findings */
 	int			nfindings;
 	HeapTuple  *formed;			/* a sink each; NULL: not for this sink */
@@ -76,6 +103,7 @@ typedef struct Chunk
 	int			n;
 	int			at;				/* the row at hand */
 	Step		step;			/* of the row at hand */
+	Step		end;			/* where this worker's part ends */
 	int			next_check;
 	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
@@ -87,9 +115,15 @@ typedef struct Chunk
 } Chunk;
 
 static int	do_chunk(Run *run, Counts *counts);
+static MemoryContext begin_chunk(Run *run, Chunk *chunk);
+static void claim_rows(Chunk *chunk);
+static void claim_parcels(Chunk *chunk);
 static void judge_rows(Chunk *chunk);
 static void judge_row(Chunk *chunk);
+static void do_step(Chunk *chunk);
 static void read_row(Chunk *chunk);
+static void read_message(Chunk *chunk, Row *row);
+static void pack_row(Chunk *chunk);
 static void form_rows(Chunk *chunk);
 static void end_row(Chunk *chunk);
 static void absorb_judging_error(Chunk *chunk, ErrorData *error);
@@ -143,31 +177,46 @@ run_chunk(Run *run, Counts *counts)
 	return claimed;
 }
 
+/*
+ * Does a stream's stage group's part of the parcels at hand, in the current
+ * transaction, under the active snapshot; writes nothing.  A parcel's result
+ * is its packed message; one that is not there any more is gone.
+ */
+void
+run_stages(Run *run)
+{
+	MemoryContext memory = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		Chunk		chunk = {0};
+		MemoryContext caller = begin_chunk(run, &chunk);
+
+		claim_parcels(&chunk);
+		progress_phase(run->progress, PHASE_VALIDATING);
+		judge_rows(&chunk);
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		rethrow_without_data(take_error(memory));
+	}
+	PG_END_TRY();
+}
+
 static int
 do_chunk(Run *run, Counts *counts)
 {
 	Chunk		chunk = {0};
-	MemoryContext caller;
-	HeapTuple  *claimed;
-
-	run->pipeline = pipeline_refresh(run->pipeline);
-	claim_set_source(run->claim, &run->pipeline->source);
-	MemoryContextReset(run->chunk_memory);
-	caller = MemoryContextSwitchTo(run->chunk_memory);
-	memset(&run->findings, 0, sizeof(run->findings));
-	run->findings.memory = run->chunk_memory;
+	MemoryContext caller = begin_chunk(run, &chunk);
 
 	progress_phase(run->progress, PHASE_CLAIMING);
-	claimed = palloc(sizeof(HeapTuple) * (run->batch_size + CLAIM_SLACK));
-	chunk.run = run;
-	chunk.n = claim_chunk(run->claim, run->batch_size, claimed);
-	chunk.loaded_at = GetCurrentTransactionStartTimestamp();
+	if (run->parcels != NULL)
+		claim_parcels(&chunk);
+	else
+		claim_rows(&chunk);
 	if (chunk.n > 0)
 	{
-		chunk.rows = palloc0(sizeof(Row) * chunk.n);
-		for (int i = 0; i < chunk.n; i++)
-			chunk.rows[i].original = claimed[i];
-
 		progress_phase(run->progress, PHASE_VALIDATING);
 		judge_rows(&chunk);
 		if (!run->dry_run)
@@ -180,6 +229,78 @@ do_chunk(Run *run, Counts *counts)
 	}
 	MemoryContextSwitchTo(caller);
 	return chunk.n;
+}
+
+/* Brings what is compiled up to date; returns the caller's memory context. */
+static MemoryContext
+begin_chunk(Run *run, Chunk *chunk)
+{
+	run->pipeline = pipeline_refresh(run->pipeline, run->last == STAGE_STORE);
+	claim_set_source(run->claim, &run->pipeline->source);
+	MemoryContextReset(run->chunk_memory);
+	memset(&run->findings, 0, sizeof(run->findings));
+	run->findings.memory = run->chunk_memory;
+	chunk->run = run;
+	chunk->end = run->last == STAGE_STORE ? STEP_DONE : first_step[run->last + 1];
+	chunk->loaded_at = GetCurrentTransactionStartTimestamp();
+	return MemoryContextSwitchTo(run->chunk_memory);
+}
+
+/* The next rows of a batch. */
+static void
+claim_rows(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	HeapTuple  *claimed = palloc(sizeof(HeapTuple) * (run->batch_size + CLAIM_SLACK));
+
+	chunk->n = claim_chunk(run->claim, run->batch_size, claimed);
+	chunk->rows = palloc0(sizeof(Row) * chunk->n);
+	for (int i = 0; i < chunk->n; i++)
+		chunk->rows[i].original = claimed[i];
+}
+
+/*
+ * A stream's rows.  Who stores takes them out of the source; the groups before
+ * read there only what came as an address.
+ */
+static void
+claim_parcels(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	bool		take = run->last == STAGE_STORE;
+	Parcel	  **parcels = palloc(sizeof(Parcel *) * run->nparcels);
+	Address    *addresses = palloc(sizeof(Address) * run->nparcels);
+	HeapTuple  *claimed = palloc(sizeof(HeapTuple) * run->nparcels);
+	ClaimFate  *fates = palloc(sizeof(ClaimFate) * run->nparcels);
+	int			n = 0;
+
+	chunk->rows = palloc0(sizeof(Row) * run->nparcels);
+	for (int i = 0; i < run->nparcels; i++)
+	{
+		Parcel	   *parcel = &run->parcels[i];
+
+		if (parcel->fate != PARCEL_OPEN)
+			continue;
+		if (!take && message_head(parcel->message, parcel->len).has_body)
+		{
+			chunk->rows[chunk->n++].parcel = parcel;
+			continue;
+		}
+		parcels[n] = parcel;
+		addresses[n++] = parcel->address;
+	}
+	if (n > 0)
+		claim_addressed(run->claim, addresses, n, take, claimed, fates);
+	for (int i = 0; i < n; i++)
+	{
+		if (fates[i] != CLAIM_TAKEN)
+		{
+			parcels[i]->fate = fates[i] == CLAIM_GONE ? PARCEL_GONE : PARCEL_HELD;
+			continue;
+		}
+		chunk->rows[chunk->n].original = claimed[i];
+		chunk->rows[chunk->n++].parcel = parcels[i];
+	}
 }
 
 /* Judges all rows; an error of a rule costs a new subtransaction, no row. */
@@ -220,35 +341,53 @@ judge_rows(Chunk *chunk)
 	}
 }
 
-/* One response through the pure stages; goes on where an error broke off. */
+/* One response through this worker's stages; goes on where an error broke off. */
 static void
 judge_row(Chunk *chunk)
 {
 	Run		   *run = chunk->run;
-	Response   *response = &run->response;
-	Row		   *row = &chunk->rows[chunk->at];
 
 	if (chunk->step == STEP_READ)
 		MemoryContextReset(run->row_memory);
 	MemoryContextSwitchTo(run->row_memory);
+	if (chunk->step == STEP_READ)
+		read_row(chunk);
+	while (chunk->step < chunk->end)
+		do_step(chunk);
+	end_row(chunk);
+	if (run->last != STAGE_STORE)
+		pack_row(chunk);
+	MemoryContextSwitchTo(run->chunk_memory);
+}
+
+/* One stage's work on the response at hand: which step comes next. */
+static void
+do_step(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Response   *response = &run->response;
+	Row		   *row = &chunk->rows[chunk->at];
+	const CompiledForm *form = row->form->form;
 
 	switch (chunk->step)
 	{
-		case STEP_READ:
-			read_row(chunk);
-			if (row->form == NULL)
-				break;
-			chunk->step = STEP_JUDGE;
-			/* FALLTHROUGH */
-		case STEP_JUDGE:
-			if (!decode(row->form->form, response) ||
-				!deidentify(row->form->form, run->pseudonymiser, response))
-				break;
-			normalise(row->form->form, response);
-			validate(row->form->form, response);
-			chunk->step = STEP_CHECK;
+		case STEP_DECODE:
+			row->ended = !decode(form, response);
+			chunk->step = row->ended ? STEP_DONE : STEP_DEIDENTIFY;
+			break;
+		case STEP_DEIDENTIFY:
+			row->ended = !deidentify(form, run->pseudonymiser, response);
+			chunk->step = row->ended ? STEP_DONE : STEP_NORMALISE;
+			break;
+		case STEP_NORMALISE:
+			normalise(form, response);
+			chunk->step = STEP_VALIDATE;
+			break;
+		case STEP_VALIDATE:
+			validate(form, response);
 			chunk->next_check = 0;
-			/* FALLTHROUGH */
+			chunk->step = STEP_CHECK;
+			break;
 		case STEP_CHECK:
 			if (row->form->checks->nchecks > 0)
 			{
@@ -256,16 +395,17 @@ judge_row(Chunk *chunk)
 				check(row->form->checks, response, chunk->next_check);
 			}
 			chunk->step = STEP_FORM;
-			/* FALLTHROUGH */
+			break;
 		case STEP_FORM:
 			if (run->findings.count[SEVERITY_ERROR] == 0)
 				form_rows(chunk);
-			/* FALLTHROUGH */
+			chunk->step = STEP_DONE;
+			break;
+		case STEP_READ:
 		case STEP_DONE:
+			Assert(false);
 			break;
 	}
-	end_row(chunk);
-	MemoryContextSwitchTo(run->chunk_memory);
 }
 
 static void
@@ -279,16 +419,68 @@ read_row(Chunk *chunk)
 	response->findings = &run->findings;
 	findings_begin(&run->findings);
 	row->first = run->findings.first;
+	if (row->parcel != NULL && message_head(row->parcel->message, row->parcel->len).has_body)
+	{
+		read_message(chunk, row);
+		return;
+	}
 
 	claim_read(run->claim, row->original, response);
 	row->form = response->form_name.data ?
 		find_form(run->pipeline, response->form_name) : NULL;
+	chunk->step = STEP_DECODE;
 	if (row->form == NULL)
+	{
 		finding_add(&run->findings, FINDING_FORM, SEVERITY_ERROR, NULL, "form",
 					response->form_name.data == NULL ? "the response names no form" :
 					"the form is not registered, or has no sink in this pipeline");
+		row->ended = true;
+		chunk->step = STEP_DONE;
+	}
 	else
 		response->values = row->form->values;
+}
+
+/* Goes on with what the group before has made of it. */
+static void
+read_message(Chunk *chunk, Row *row)
+{
+	Run		   *run = chunk->run;
+	Parcel	   *parcel = row->parcel;
+	MessageHead head = message_head(parcel->message, parcel->len);
+
+	if (head.form >= run->pipeline->nforms)
+		elog(ERROR, "a message names a form that is not there");
+	if (head.form >= 0)
+	{
+		row->form = &run->pipeline->forms[head.form];
+		run->response.values = row->form->values;
+	}
+	row->ended = head.ended;
+	chunk->step = head.ended ? STEP_DONE : first_step[run->first];
+	message_unpack(parcel->message, parcel->len, row->form ? row->form->form : NULL,
+				   &run->response);
+}
+
+/* For the next group; what is too large for the channel goes by its address. */
+static void
+pack_row(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Row		   *row = &chunk->rows[chunk->at];
+	StringInfoData message;
+
+	MemoryContextSwitchTo(run->row_memory);
+	initStringInfo(&message);
+	message_begin(&message, row->parcel->place);
+	message_pack(&message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
+				 row->ended, row->form ? row->form->form : NULL, &run->response,
+				 run->last < STAGE_DEIDENTIFY);
+	if (message.len > run->bound)
+		message_begin(&message, row->parcel->place);
+	row->parcel->packed = MemoryContextAlloc(run->chunk_memory, message.len);
+	memcpy(row->parcel->packed, message.data, message.len);
+	row->parcel->packed_len = message.len;
 }
 
 /* Forms the row of every sink that the response is for. */
@@ -403,6 +595,7 @@ absorb_judging_error(Chunk *chunk, ErrorData *error)
 						"row", psprintf("the row could not be read (SQLSTATE %s)", sqlstate));
 			break;
 	}
+	row->ended = true;
 	chunk->step = STEP_DONE;
 }
 

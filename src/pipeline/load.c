@@ -168,16 +168,17 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 
 /*
  * Compiles again, with the same versions, if anything has changed since; the
- * old one is freed then.  Returns the one to go on with.
+ * old one is freed then.  Returns the one to go on with.  Who stores, too,
+ * gets source and sinks locked.
  */
 Pipeline *
-pipeline_refresh(Pipeline *pipeline)
+pipeline_refresh(Pipeline *pipeline, bool storing)
 {
 	MemoryContext caller;
 	Pipeline   *fresh;
 
 	/* locked first: what is compiled then holds until the chunk's end */
-	for (int i = 0; i < nwatched; i++)
+	for (int i = 0; storing && i < nwatched; i++)
 		LockRelationOid(watched[i], RowExclusiveLock);
 	AcceptInvalidationMessages();
 	if (!stale && complete)

@@ -36,17 +36,57 @@ extern int64 pipeline_find(const char *name, Oid *source);
 extern Jsonb *pipeline_versions(int64 pipeline_id);
 extern Jsonb *pipeline_versions_of_run(int64 run_id);
 extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);
-extern Pipeline *pipeline_refresh(Pipeline *pipeline);
+extern Pipeline *pipeline_refresh(Pipeline *pipeline, bool storing);
 extern CompiledForm *pipeline_compile_form(const char *form, const char *version,
 										   Jsonb *definition);
 
 /* ---- chunk.c: one chunk of one worker ---- */
+
+/* Where a stream's composition can be cut, in the order of the flow. */
+typedef enum Stage
+{
+	STAGE_DECODE = 0,
+	STAGE_DEIDENTIFY,
+	STAGE_NORMALISE,
+	STAGE_VALIDATE,
+	STAGE_STORE
+} Stage;
+
+#define STAGE_COUNT (STAGE_STORE + 1)
+
+extern const char *const stage_name[STAGE_COUNT];
+
+typedef enum ParcelFate
+{
+	PARCEL_OPEN = 0,			/* on its way */
+	PARCEL_SETTLED,				/* left the source, with this transaction */
+	PARCEL_GONE,				/* changed since it was read */
+	PARCEL_HELD					/* cannot be moved now; stays in the source */
+} ParcelFate;
+
+/* One response of a stream between two channels; private to a worker. */
+typedef struct Parcel
+{
+	int32		place;			/* in the stream's table of rows on their way */
+	Address		address;
+	const char *message;		/* what the group before made of it */
+	Size		len;
+	ParcelFate	fate;
+	char	   *packed;			/* what this group made of it, in chunk memory */
+	Size		packed_len;
+} Parcel;
+
 typedef struct Run
 {
 	int64		run_id;
 	int			worker;			/* from 1; 0 is the caller's own session */
 	int			batch_size;
 	bool		dry_run;
+	Stage		first;			/* the stages that this worker does: all, but */
+	Stage		last;			/* for a stream's stage groups */
+	Size		bound;			/* of a message to the next group */
+	Parcel	   *parcels;		/* a stream's: what to work on; else NULL */
+	int			nparcels;
 	Pipeline   *pipeline;
 	Pseudonymiser *pseudonymiser;
 	Claim	   *claim;
@@ -59,5 +99,6 @@ typedef struct Run
 
 extern void run_begin(Run *run, BlockRanges *ranges);
 extern int	run_chunk(Run *run, Counts *counts);
+extern void run_stages(Run *run);
 
 #endif							/* EPRO_ETL_PIPELINE_H */

@@ -133,6 +133,7 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 	run->pseudonymiser = key_load();
 	run->batch_size = epro_batch_size;
 	run->dry_run = request->dry_run;
+	run->last = STAGE_STORE;
 	run->progress = palloc0(sizeof(Progress));
 	run->run_id = result->run_id = account_open_run(&start, versions);
 	account_open_worker(run->run_id, 0);

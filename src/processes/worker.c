@@ -110,6 +110,7 @@ work(void)
 	run.worker = worker_number;
 	run.batch_size = shared->batch_size;
 	run.dry_run = shared->dry_run;
+	run.last = STAGE_STORE;
 	run.progress = &shared->workers[worker_number - 1];
 	run.run_id = open_run(&run.pipeline);
 	if (run.run_id == 0)
