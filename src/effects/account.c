@@ -259,6 +259,16 @@ account_liveness_hold(int64 run_id)
 	(void) LockAcquire(&tag, ShareLock, true, false);
 }
 
+/* Lets go of it: the run has ended, the session goes on. */
+void
+account_liveness_release(int64 run_id)
+{
+	LOCKTAG		tag;
+
+	liveness_tag(&tag, run_id);
+	(void) LockRelease(&tag, ShareLock, true);
+}
+
 static void
 write_findings(int64 run_id, const FindingList *findings, const FoundFor *found,
 			   int nfound)

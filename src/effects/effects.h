@@ -20,11 +20,15 @@
 
 /* ---- settings.c ---- */
 extern int	epro_workers;
+extern int	epro_batch_age;
 extern int	epro_batch_size;
 extern char *epro_key_file;
+extern int	epro_naptime;
+extern int	epro_queue_size;
 
 #define MAX_WORKERS 1024
 #define MAX_BATCH_SIZE 100000
+#define MAX_QUEUE_SIZE 65536
 
 extern void settings_define(void);
 
@@ -119,6 +123,26 @@ extern Jsonb *claim_original(Claim *claim, HeapTuple row);
 extern int64 claim_skipped(const Claim *claim);
 extern uint64 claim_blocks(const Claim *claim);
 
+/* ---- peek.c: which rows are there, for a stream's reader ---- */
+typedef struct Peek Peek;
+
+extern Peek *peek_create(const Source *source);
+extern void peek_rewind(Peek *peek);
+extern int	peek_rows(Peek *peek, Address **rows, bool *at_end);
+extern void peek_return(Peek *peek, const Address *row);
+
+/* ---- latency.c: how long it took, as a histogram in shared memory ---- */
+#define LATENCY_BUCKETS 320
+
+typedef struct Latency
+{
+	pg_atomic_uint64 buckets[LATENCY_BUCKETS];
+} Latency;
+
+extern void latency_init(Latency *latency);
+extern void latency_add(Latency *latency, int64 microseconds);
+extern int64 latency_percentile(Latency *latency, double fraction);
+
 /* ---- store.c: the only writer of sinks ---- */
 typedef struct Sink
 {
@@ -192,6 +216,7 @@ typedef struct RunStart
 	const char *source;
 	const char *reason;
 	bool		dry_run;
+	bool		stream;			/* resident: a generation of a stream */
 	int			workers;
 	int			batch_size;
 	Oid			session_user;
@@ -213,6 +238,7 @@ extern void account_close_run(int64 run_id, const char *status, int sqlstate,
 							  const char *message, int worker, int64 chunk,
 							  int64 remaining);
 extern void account_liveness_hold(int64 run_id);
+extern void account_liveness_release(int64 run_id);
 extern bool account_is_alive(int64 run_id);
 
 /* ---- progress.c: the live view's place in shared memory ---- */
@@ -223,6 +249,8 @@ typedef enum Phase
 	PHASE_VALIDATING,
 	PHASE_STORING,
 	PHASE_ACCOUNTING,
+	PHASE_RECEIVING,
+	PHASE_SENDING,
 	PHASE_ENDED
 } Phase;
 
@@ -238,11 +266,8 @@ typedef struct Progress
 	pg_atomic_uint64 chunks;
 } Progress;
 
+extern void progress_init(Progress *progress);
 extern void progress_phase(Progress *progress, Phase phase);
 extern const char *phase_name(Phase phase);
-extern void registry_request(void);
-extern void registry_enter(uint32 handle);
-extern void registry_leave(uint32 handle);
-extern int	registry_list(uint32 *handles, int room);
 
 #endif							/* EPRO_ETL_EFFECTS_H */

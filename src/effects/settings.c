@@ -7,14 +7,23 @@
 #include "effects/effects.h"
 #include "utils/guc.h"
 
+int			epro_batch_age = 10;
 int			epro_batch_size = 2000;
 char	   *epro_key_file = NULL;
+int			epro_naptime = 1000;
+int			epro_queue_size = 1000;
 int			epro_workers = 2;
 
 /* Defines the settings and reserves their prefix.  Called once, at load. */
 void
 settings_define(void)
 {
+	DefineCustomIntVariable("epro_etl.batch_age",
+							"Time for which a stream waits for a chunk to fill.",
+							"Counted from the chunk's first response; a full chunk does not wait.",
+							&epro_batch_age, 10, 0, 60000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+
 	DefineCustomIntVariable("epro_etl.batch_size",
 							"Number of responses in a chunk, which is one transaction of one worker.",
 							NULL, &epro_batch_size, 2000, 1, MAX_BATCH_SIZE,
@@ -26,6 +35,17 @@ settings_define(void)
 							   "It must belong to the server's operating-system user, with permissions 0600.",
 							   &epro_key_file, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("epro_etl.naptime",
+							"Time after which a stream looks at its source and configuration without being woken.",
+							NULL, &epro_naptime, 1000, 10, 3600000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("epro_etl.queue_size",
+							"Number of responses that a channel of a stream holds.",
+							"Each has 8 kB of shared memory.",
+							&epro_queue_size, 1000, 1, MAX_QUEUE_SIZE,
+							PGC_USERSET, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("epro_etl.workers",
 							"Number of background workers of a run that does not name one.",

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "effects/effects.h"
+#include "effects/registry.h"
 #include "fmgr.h"
 #include "words/compat.h"
 

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "effects/registry.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"

@@ -17,6 +17,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "effects/registry.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "processes/processes.h"
@@ -414,17 +415,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	pg_atomic_init_u64(&shared->skipped_rows, 0);
 	pg_atomic_init_u64(&shared->remaining, 0);
 	for (int i = 0; i < workers; i++)
-	{
-		Progress   *progress = &shared->workers[i];
-
-		pg_atomic_init_u32(&progress->pid, 0);
-		pg_atomic_init_u32(&progress->phase, PHASE_STARTING);
-		pg_atomic_init_u64(&progress->since, 0);
-		pg_atomic_init_u64(&progress->processed, 0);
-		pg_atomic_init_u64(&progress->excluded, 0);
-		pg_atomic_init_u64(&progress->blocks, 0);
-		pg_atomic_init_u64(&progress->chunks, 0);
-	}
+		progress_init(&shared->workers[i]);
 	shared->magic = RUN_MAGIC;
 	return owned;
 }
