@@ -26,7 +26,10 @@ typedef enum ChannelResult
 	CHANNEL_TIMEOUT				/* nothing was moved in the time given */
 } ChannelResult;
 
-/* A process's hold on one side of a channel; private to the process. */
+/*
+ * A process's hold on one side of a channel; private to the process.  Attached
+ * with a segment, it must outlive the segment's mapping.
+ */
 typedef struct ChannelEnd
 {
 	Channel    *channel;
@@ -51,8 +54,8 @@ typedef struct ChannelStat
 	int64		received;
 	int64		waits_for_room;
 	int64		waits_for_rows;
-	int			senders;
-	int			receivers;
+	int			senders;		/* that may still send, also those yet to come */
+	int			receivers;		/* likewise */
 	bool		closed;
 } ChannelStat;
 
