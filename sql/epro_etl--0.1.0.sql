@@ -89,6 +89,16 @@ CREATE TABLE epro_etl.sink (
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
+CREATE TABLE epro_etl.stream (
+    pipeline_id     bigint PRIMARY KEY REFERENCES epro_etl.pipeline ON DELETE CASCADE,
+    stages          jsonb,
+    queue_size      integer,
+    login           regrole NOT NULL,
+    role            regrole NOT NULL,
+    started_at      timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE epro_etl.stream IS 'Streams that are to be up; written by start_stream() and stop_stream() alone, since it says as whom a stream acts';
+
 --
 -- Ledger
 --
@@ -111,8 +121,10 @@ CREATE TABLE epro_etl.run_ledger (
     message         text,
     failed_worker   integer,
     failed_chunk    bigint,
-    versions        jsonb NOT NULL
+    versions        jsonb NOT NULL,
+    stream          boolean NOT NULL DEFAULT false
 );
+COMMENT ON COLUMN epro_etl.run_ledger.stream IS 'A generation of a stream: from its start to its stop, a change of its configuration, or a failure';
 COMMENT ON TABLE epro_etl.run_ledger IS 'What each run was asked and how it ended; no status: it has not ended by itself, see run_history';
 
 CREATE TABLE epro_etl.run_worker (
@@ -234,17 +246,70 @@ COMMENT ON PROCEDURE epro_etl.run_job(text, integer, bigint, double precision, i
 CREATE FUNCTION epro_etl.progress(
         OUT run_id bigint, OUT pipeline text, OUT worker integer, OUT pid integer, OUT phase text,
         OUT tuples_processed bigint, OUT tuples_excluded bigint, OUT blocks_done bigint,
-        OUT blocks_total bigint, OUT since timestamptz) RETURNS SETOF record
+        OUT blocks_total bigint, OUT since timestamptz, OUT stage text) RETURNS SETOF record
     LANGUAGE c VOLATILE
     AS 'MODULE_PATHNAME', 'epro_etl_progress';
-COMMENT ON FUNCTION epro_etl.progress() IS 'The workers of the runs in this database; read it through the view stat_progress';
+COMMENT ON FUNCTION epro_etl.progress() IS 'The workers of the runs and streams in this database; read it through the view stat_progress';
+
+CREATE FUNCTION epro_etl.launch_stream(pipeline text, stages jsonb, queue_size integer) RETURNS boolean
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_launch_stream';
+COMMENT ON FUNCTION epro_etl.launch_stream(text, jsonb, integer) IS
+    'What start_stream() does, without the trigger on the source; true if the stream was not up';
+
+CREATE FUNCTION epro_etl.stop_stream(pipeline text, drain boolean DEFAULT true, timeout interval DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_stop_stream';
+COMMENT ON FUNCTION epro_etl.stop_stream(text, boolean, interval) IS
+    'Stops a stream and waits until it has ended: with drain when what is on its way has arrived, after timeout at once; true if there was one';
+
+CREATE FUNCTION epro_etl.stream_status(
+        OUT pipeline_id bigint, OUT state text, OUT since timestamptz, OUT pid integer, OUT run_id bigint,
+        OUT generations bigint, OUT failures integer, OUT next_try timestamptz, OUT sqlstate text, OUT message text,
+        OUT workers integer, OUT workers_wanted integer, OUT stored bigint, OUT in_flight bigint, OUT held bigint,
+        OUT oldest timestamptz, OUT latency_p50_ms double precision, OUT latency_p99_ms double precision,
+        OUT groups integer) RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_stream_status';
+COMMENT ON FUNCTION epro_etl.stream_status() IS 'The streams of this database, from shared memory; read it through the view stat_stream';
+
+CREATE FUNCTION epro_etl.channel_status(
+        OUT pipeline_id bigint, OUT stage text, OUT depth integer, OUT capacity integer, OUT sent bigint,
+        OUT received bigint, OUT waits_for_room bigint, OUT waits_for_rows bigint, OUT senders integer,
+        OUT receivers integer, OUT closed boolean) RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_channel_status';
+COMMENT ON FUNCTION epro_etl.channel_status() IS 'The channels of the streams of this database, from shared memory; read it through the view stat_channel';
+
+CREATE FUNCTION epro_etl.wake_stream() RETURNS trigger
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_wake_stream';
+COMMENT ON FUNCTION epro_etl.wake_stream() IS 'Statement trigger of a source: when the transaction commits, the streams that read it are woken';
 
 --
 -- Views
 --
 
 CREATE VIEW epro_etl.stat_progress AS SELECT * FROM epro_etl.progress();
-COMMENT ON VIEW epro_etl.stat_progress IS 'Live: a row a worker of each run in this database, from shared memory';
+COMMENT ON VIEW epro_etl.stat_progress IS 'Live: a row a worker of each run and stream in this database, from shared memory';
+
+CREATE VIEW epro_etl.stat_stream AS
+SELECT p.name AS pipeline, coalesce(t.state, 'not running') AS state, t.since, t.pid, t.run_id, t.generations,
+       t.workers, t.workers_wanted, t.stored, t.in_flight, t.held,
+       clock_timestamp() - t.oldest AS lag, t.latency_p50_ms, t.latency_p99_ms,
+       t.failures, t.next_try, t.sqlstate, t.message, s.stages, s.queue_size, s.login, s.role, s.started_at
+FROM epro_etl.stream s
+JOIN epro_etl.pipeline p USING (pipeline_id)
+LEFT JOIN epro_etl.stream_status() t USING (pipeline_id);
+COMMENT ON VIEW epro_etl.stat_stream IS
+    'Live: a row a stream that is to be up: its state (starting, running, draining, waiting, down, not running), what it has stored, lag and latency';
+
+CREATE VIEW epro_etl.stat_channel AS
+SELECT p.name AS pipeline, c.stage, c.depth, c.capacity, c.sent, c.received, c.waits_for_room, c.waits_for_rows,
+       c.senders, c.receivers, c.closed
+FROM epro_etl.channel_status() c
+JOIN epro_etl.pipeline p USING (pipeline_id);
+COMMENT ON VIEW epro_etl.stat_channel IS 'Live: a row a channel of each stream, by the stage of the group that receives from it';
 
 CREATE VIEW epro_etl.run_history AS
 SELECT l.run_id, l.pipeline, l.source,
@@ -258,7 +323,7 @@ SELECT l.run_id, l.pipeline, l.source,
        l.remaining, w.workers, w.chunks, l.dry_run, l.reason, l.batch_size,
        l.session_user_name, l.current_user_name, l.started_at, l.finished_at,
        l.finished_at - l.started_at AS elapsed,
-       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions
+       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions, l.stream
 FROM epro_etl.run_ledger l
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(w.claimed), 0)::bigint AS claimed, coalesce(sum(w.loaded), 0)::bigint AS loaded,
@@ -645,6 +710,44 @@ $$;
 COMMENT ON FUNCTION epro_etl.cancel_run(bigint) IS
     'Cancels a run that is going on; true if there was a worker to cancel; what was committed stays';
 
+CREATE FUNCTION epro_etl.watch_source(pipeline text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    source regclass;
+BEGIN
+    SELECT p.source INTO source FROM epro_etl.pipeline p WHERE p.name = watch_source.pipeline;
+    IF source IS NULL OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source
+                                   AND t.tgfoid = 'epro_etl.wake_stream()'::regprocedure) THEN
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE TRIGGER epro_etl_wake AFTER INSERT OR UPDATE ON %s'
+                   ' FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.wake_stream()', source);
+    EXECUTE format('ALTER TRIGGER epro_etl_wake ON %s DEPENDS ON EXTENSION epro_etl', source);
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'commits into "%" will not wake the stream: %', source, SQLERRM
+            USING DETAIL = 'It looks every epro_etl.naptime.',
+                  HINT = 'Let the owner of the table call epro_etl.watch_source().';
+END $$;
+COMMENT ON FUNCTION epro_etl.watch_source(text) IS
+    'Puts the trigger on a pipeline''s source that wakes its stream at each commit; dropping the extension drops it';
+
+CREATE FUNCTION epro_etl.start_stream(pipeline text, stages jsonb DEFAULT NULL, queue_size integer DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    -- not pinned: the pipeline is compiled under the caller's own settings
+    PERFORM epro_etl.watch_source(start_stream.pipeline);
+    IF NOT epro_etl.launch_stream(start_stream.pipeline, start_stream.stages, start_stream.queue_size) THEN
+        RAISE NOTICE 'the stream of pipeline "%" is up already', pipeline
+            USING DETAIL = 'If its stages or queue_size are others now, it begins anew with these.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.start_stream(text, jsonb, integer) IS
+    'Starts a pipeline''s stream when the transaction commits; stages cuts it into groups of workers, such as {"deidentify": 2, "validate": 3, "store": 1}';
+
 CREATE FUNCTION epro_etl.requeue(pipeline text, run_id bigint DEFAULT NULL, source_ids text[] DEFAULT NULL,
                                  rule text DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -764,6 +867,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');

@@ -46,9 +46,9 @@ int64
 account_open_run(const RunStart *start, Jsonb *versions)
 {
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID, INT4OID,
-	OIDOID, OIDOID, TIMESTAMPTZOID, JSONBOID};
+	OIDOID, OIDOID, TIMESTAMPTZOID, JSONBOID, BOOLOID};
 	Datum		values[lengthof(types)];
-	char		nulls[lengthof(types) + 1] = "          ";
+	char		nulls[lengthof(types) + 1] = "           ";
 	OwnerScope	scope;
 	bool		isnull;
 	int64		run_id;
@@ -64,9 +64,10 @@ account_open_run(const RunStart *start, Jsonb *versions)
 	values[7] = ObjectIdGetDatum(start->current_user);
 	values[8] = TimestampTzGetDatum(start->started_at);
 	values[9] = JsonbPGetDatum(versions);
+	values[10] = BoolGetDatum(start->stream);
 	execute("INSERT INTO epro_etl.run_ledger (pipeline, source, reason, dry_run, workers, batch_size,"
-			" session_user_name, current_user_name, started_at, versions)"
-			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10)"
+			" session_user_name, current_user_name, started_at, versions, stream)"
+			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10, $11)"
 			" RETURNING run_id",
 			lengthof(types), types, values, nulls, SPI_OK_INSERT_RETURNING);
 	run_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,

@@ -51,6 +51,7 @@ extern int	pin_search_path(void);
 extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
 extern bool error_is_ours(const ErrorData *error);
+extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 
 /* ---- bulk.c: many rows into one plain relation ---- */

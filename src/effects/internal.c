@@ -26,6 +26,7 @@
 #include "utils/syscache.h"
 
 static void free_plan(void *plan);
+static const char *text_of_condition(int sqlstate);
 static bool name_exists(Oid catalog, Oid index, AttrNumber column,
 						NameData *name);
 static Oid	relation_owner(Oid relid);
@@ -151,6 +152,51 @@ bool
 error_is_ours(const ErrorData *error)
 {
 	return error->domain != NULL && strcmp(error->domain, TEXTDOMAIN) == 0;
+}
+
+/*
+ * Takes out of an error what could be data.  Only this extension's own texts
+ * are known to hold none: of any other error the SQLSTATE is kept, and the
+ * message of the server's that come from no function or statement, such as a
+ * cancel or a full disk.
+ */
+void
+error_strip(ErrorData *error)
+{
+	if (!error_is_ours(error))
+	{
+		if (error->context != NULL || error_is_datas(error->sqlerrcode))
+		{
+			error->message = pstrdup(text_of_condition(error->sqlerrcode));
+			error->hint = pstrdup("The error's own text is withheld, since it can quote a response.");
+		}
+		else
+			error->hint = NULL;
+		error->detail = NULL;
+		error->detail_log = NULL;
+	}
+	error->context = NULL;
+	error->internalquery = NULL;
+	error->internalpos = 0;
+}
+
+/* What an error is called whose own text is withheld. */
+static const char *
+text_of_condition(int sqlstate)
+{
+	switch (sqlstate)
+	{
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+			return "could not serialize access";
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return "deadlock detected";
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return "could not obtain a lock in time";
+		case ERRCODE_QUERY_CANCELED:
+			return "canceling statement due to user request or timeout";
+	}
+	return psprintf("the run met an error of a statement, function or rule it called (SQLSTATE %s)",
+					unpack_sql_state(sqlstate));
 }
 
 /*

@@ -34,6 +34,7 @@
 typedef struct Registry
 {
 	LWLock		lock;
+	int			channel_tranche;	/* of the locks of all channels; immutable */
 	ConditionVariable changed;	/* the state of some stream */
 	PGPROC	   *launcher;		/* NULL: none.  Under lock */
 	uint32		handles[MOST_RUNS]; /* of segments; 0: free.  Under lock */
@@ -45,7 +46,6 @@ static Registry *registry = NULL;
 static shmem_request_hook_type previous_request = NULL;
 
 static void request_room(void);
-static void attach_registry(void);
 static void set_state(StreamEntry *stream, StreamState state);
 static void tell_change(void);
 
@@ -65,7 +65,7 @@ registry_enter(uint32 handle)
 {
 	bool		entered = false;
 
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MOST_RUNS && !entered; i++)
 	{
@@ -81,7 +81,7 @@ registry_enter(uint32 handle)
 void
 registry_leave(uint32 handle)
 {
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MOST_RUNS; i++)
 	{
@@ -97,7 +97,7 @@ registry_list(uint32 *handles, int room)
 {
 	int			n = 0;
 
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_SHARED);
 	for (int i = 0; i < MOST_RUNS && n < room; i++)
 	{
@@ -119,7 +119,7 @@ registry_stream_enter(Oid database, int64 pipeline_id, Oid login, Oid role,
 	int			found = -1;
 	StreamEntry *stream;
 
-	attach_registry();
+	registry_attach();
 	*fresh = false;
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MOST_STREAMS; i++)
@@ -164,7 +164,7 @@ registry_stream_find(Oid database, int64 pipeline_id, StreamEntry *copy)
 {
 	int			found = -1;
 
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_SHARED);
 	for (int i = 0; i < MOST_STREAMS && found < 0; i++)
 	{
@@ -184,7 +184,7 @@ registry_stream_find(Oid database, int64 pipeline_id, StreamEntry *copy)
 int
 registry_stream_list(StreamEntry *copies)
 {
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_SHARED);
 	memcpy(copies, registry->streams, sizeof(registry->streams));
 	LWLockRelease(&registry->lock);
@@ -194,7 +194,7 @@ registry_stream_list(StreamEntry *copies)
 void
 registry_stream_read(int entry, StreamEntry *copy)
 {
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_SHARED);
 	*copy = registry->streams[entry];
 	LWLockRelease(&registry->lock);
@@ -305,11 +305,20 @@ registry_stream_stop(int entry, StreamStop stop)
 	LWLockRelease(&registry->lock);
 }
 
+/* Takes the wish back. */
+void
+registry_stream_go_on(int entry)
+{
+	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
+	registry->streams[entry].stop = STOP_NONE;
+	LWLockRelease(&registry->lock);
+}
+
 /* A commit into a source: wakes the streams that read it. */
 void
 registry_wake(Oid database, Oid source)
 {
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_SHARED);
 	for (int i = 0; i < MOST_STREAMS; i++)
 	{
@@ -334,25 +343,27 @@ registry_woken(int entry)
 	return (TimestampTz) pg_atomic_exchange_u64(&registry->streams[entry].woken_at, 0);
 }
 
-/* Waits until some stream's state may have changed; registry_wait_end() after. */
+/* Waits until some stream's state may have changed.  The  caller ends its waiting with ConditionVariableCancelSleep(). */
 void
 registry_wait(long timeout_ms)
 {
-	attach_registry();
+	registry_attach();
 	(void) ConditionVariableTimedSleep(&registry->changed, timeout_ms, PG_WAIT_EXTENSION);
 }
 
-void
-registry_wait_end(void)
+/* The lock tranche that all channels share. */
+int
+registry_tranche(void)
 {
-	ConditionVariableCancelSleep();
+	registry_attach();
+	return registry->channel_tranche;
 }
 
 /* The process that restarts streams; NULL: none. */
 void
 registry_launcher(PGPROC *launcher)
 {
-	attach_registry();
+	registry_attach();
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	registry->launcher = launcher;
 	LWLockRelease(&registry->lock);
@@ -379,8 +390,9 @@ request_room(void)
 	RequestAddinShmemSpace(sizeof(Registry));
 }
 
-static void
-attach_registry(void)
+/* Finds or makes the table; every function here does so by itself. */
+void
+registry_attach(void)
 {
 	bool		found;
 
@@ -392,6 +404,7 @@ attach_registry(void)
 	{
 		memset(registry, 0, sizeof(Registry));
 		LWLockInitialize(&registry->lock, LWLockNewTrancheId());
+		registry->channel_tranche = LWLockNewTrancheId();
 		ConditionVariableInit(&registry->changed);
 		for (int i = 0; i < MOST_STREAMS; i++)
 			pg_atomic_init_u64(&registry->streams[i].woken_at, 0);

@@ -65,6 +65,7 @@ typedef struct StreamEntry
 } StreamEntry;
 
 extern void registry_request(void);
+extern void registry_attach(void);
 extern void registry_enter(uint32 handle);
 extern void registry_leave(uint32 handle);
 extern int	registry_list(uint32 *handles, int room);
@@ -82,10 +83,11 @@ extern void registry_stream_failed(int entry, int sqlstate, const char *note);
 extern void registry_stream_down(int entry);
 extern void registry_stream_leave(int entry);
 extern void registry_stream_stop(int entry, StreamStop stop);
+extern void registry_stream_go_on(int entry);
 extern void registry_wake(Oid database, Oid source);
 extern TimestampTz registry_woken(int entry);
 extern void registry_wait(long timeout_ms);
-extern void registry_wait_end(void);
+extern int	registry_tranche(void);
 extern void registry_launcher(PGPROC *launcher);
 
 #endif							/* EPRO_ETL_REGISTRY_H */

@@ -137,7 +137,6 @@ static void quarantine_rows(Chunk *chunk);
 static void settle_requeued(Chunk *chunk);
 static ErrorData *take_error(MemoryContext memory);
 pg_attribute_noreturn() static void rethrow_without_data(ErrorData *error);
-static const char *text_of_condition(int sqlstate);
 static PipelineForm *find_form(Pipeline *pipeline, Span name);
 
 /* Prepares a run for its chunks, in the current memory context. */
@@ -904,50 +903,12 @@ take_error(MemoryContext memory)
 	return error;
 }
 
-/*
- * Raises an error again that is not one response's.  Only this extension's own
- * texts are known to hold no data: of any other error the SQLSTATE is kept, and
- * the message of the server's that come from no function or statement, such as
- * a cancel or a full disk.
- */
+/* Raises an error again that is not one response's, without what could be data. */
 static void
 rethrow_without_data(ErrorData *error)
 {
-	if (!error_is_ours(error))
-	{
-		if (error->context != NULL || error_is_datas(error->sqlerrcode))
-		{
-			error->message = pstrdup(text_of_condition(error->sqlerrcode));
-			error->hint = pstrdup("The error's own text is withheld, since it can quote a response.");
-		}
-		else
-			error->hint = NULL;
-		error->detail = NULL;
-		error->detail_log = NULL;
-	}
-	error->context = NULL;
-	error->internalquery = NULL;
-	error->internalpos = 0;
+	error_strip(error);
 	ReThrowError(error);
-}
-
-/* What an error is called whose own text is withheld. */
-static const char *
-text_of_condition(int sqlstate)
-{
-	switch (sqlstate)
-	{
-		case ERRCODE_T_R_SERIALIZATION_FAILURE:
-			return "could not serialize access";
-		case ERRCODE_T_R_DEADLOCK_DETECTED:
-			return "deadlock detected";
-		case ERRCODE_LOCK_NOT_AVAILABLE:
-			return "could not obtain a lock in time";
-		case ERRCODE_QUERY_CANCELED:
-			return "canceling statement due to user request or timeout";
-	}
-	return psprintf("the run met an error of a statement, function or rule it called (SQLSTATE %s)",
-					unpack_sql_state(sqlstate));
 }
 
 /* The forms are sorted by name, as bytes. */

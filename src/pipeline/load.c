@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
@@ -129,6 +130,58 @@ pipeline_versions_of_run(int64 run_id)
 	versions = column_jsonb(0, 1, memory);
 	owner_end(&scope);
 	return versions;
+}
+
+/*
+ * What a stream is to be, as it is configured now; false when it is not to be
+ * any more.  Strings and versions live in the current memory context.
+ */
+bool
+pipeline_stream(int64 pipeline_id, StreamPlan *plan)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(pipeline_id)};
+	MemoryContext memory = CurrentMemoryContext;
+	OwnerScope	scope;
+	bool		found;
+	bool		isnull;
+
+	memset(plan, 0, sizeof(*plan));
+	owner_begin(&scope);
+	found = query("SELECT p.name, p.source, s.login::oid, s.role::oid, s.queue_size, s.stages"
+				  " FROM epro_etl.stream s JOIN epro_etl.pipeline p USING (pipeline_id)"
+				  " WHERE s.pipeline_id = $1", 1, types, values) == 1;
+	if (found)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	shape = SPI_tuptable->tupdesc;
+		Jsonb	   *stages = column_jsonb(0, 6, memory);
+
+		plan->pipeline_id = pipeline_id;
+		plan->pipeline = column_text(0, 1, memory);
+		plan->source = DatumGetObjectId(SPI_getbinval(row, shape, 2, &isnull));
+		plan->login = DatumGetObjectId(SPI_getbinval(row, shape, 3, &isnull));
+		plan->role = DatumGetObjectId(SPI_getbinval(row, shape, 4, &isnull));
+		plan->queue_size = DatumGetInt32(SPI_getbinval(row, shape, 5, &isnull));
+		if (isnull)
+			plan->queue_size = epro_queue_size;
+		for (int stage = 0; stages != NULL && stage < STAGE_COUNT; stage++)
+		{
+			JsonbValue *workers = getKeyJsonValueFromContainer(&stages->root, stage_name[stage],
+															   strlen(stage_name[stage]), NULL);
+
+			if (workers != NULL && workers->type == jbvNumeric)
+				plan->workers[stage] = DatumGetInt32(DirectFunctionCall1(numeric_int4,
+																		 NumericGetDatum(workers->val.numeric)));
+		}
+		/* not cut: one group does all */
+		if (stages == NULL)
+			plan->workers[STAGE_DECODE] = Max(epro_workers, 1);
+	}
+	owner_end(&scope);
+	if (found)
+		plan->versions = pipeline_versions(pipeline_id);
+	return found;
 }
 
 /*

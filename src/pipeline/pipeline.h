@@ -31,17 +31,6 @@ typedef struct Pipeline
 	MemoryContext memory;		/* all of it */
 } Pipeline;
 
-/* ---- load.c: configuration to compiled pipeline ---- */
-extern int64 pipeline_find(const char *name, Oid *source);
-extern Jsonb *pipeline_versions(int64 pipeline_id);
-extern Jsonb *pipeline_versions_of_run(int64 run_id);
-extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);
-extern Pipeline *pipeline_refresh(Pipeline *pipeline, bool storing);
-extern CompiledForm *pipeline_compile_form(const char *form, const char *version,
-										   Jsonb *definition);
-
-/* ---- chunk.c: one chunk of one worker ---- */
-
 /* Where a stream's composition can be cut, in the order of the flow. */
 typedef enum Stage
 {
@@ -55,6 +44,31 @@ typedef enum Stage
 #define STAGE_COUNT (STAGE_STORE + 1)
 
 extern const char *const stage_name[STAGE_COUNT];
+
+/* What a stream is to be, as it is configured now. */
+typedef struct StreamPlan
+{
+	int64		pipeline_id;
+	const char *pipeline;
+	Oid			source;
+	Oid			login;
+	Oid			role;
+	int			workers[STAGE_COUNT];	/* of the group that begins here, or 0 */
+	int			queue_size;
+	Jsonb	   *versions;
+} StreamPlan;
+
+/* ---- load.c: configuration to compiled pipeline ---- */
+extern int64 pipeline_find(const char *name, Oid *source);
+extern Jsonb *pipeline_versions(int64 pipeline_id);
+extern Jsonb *pipeline_versions_of_run(int64 run_id);
+extern bool pipeline_stream(int64 pipeline_id, StreamPlan *plan);
+extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);
+extern Pipeline *pipeline_refresh(Pipeline *pipeline, bool storing);
+extern CompiledForm *pipeline_compile_form(const char *form, const char *version,
+										   Jsonb *definition);
+
+/* ---- chunk.c: one chunk of one worker ---- */
 
 typedef enum ParcelFate
 {

@@ -17,6 +17,8 @@
 #include "processes/processes.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -28,6 +30,9 @@
 #define END_CANCEL_MS 200
 #define END_TERMINATE_MS 5000
 #define END_GIVE_UP_MS 60000
+
+/* sessions looked at on the way from a waiting worker back to us */
+#define MOST_BLOCKERS 64
 
 static void signal_all(Crew *crew, bool terminate);
 
@@ -138,6 +143,43 @@ crew_forget(Crew *crew)
 	pfree(crew->handles);
 	crew->handles = NULL;
 	crew->n = 0;
+}
+
+/*
+ * Does a process wait for this session, perhaps by way of others?  Looks at
+ * each session once, and at a bounded number of them.
+ */
+bool
+waits_for_us(int pid)
+{
+	int			seen[MOST_BLOCKERS];
+	int			nseen = 1;
+
+	seen[0] = pid;
+	for (int at = 0; at < nseen; at++)
+	{
+		ArrayType  *blockers;
+		int		   *pids;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(seen[at])));
+		n = ARR_NDIM(blockers) == 0 ? 0 : ARR_DIMS(blockers)[0];
+		pids = (int *) ARR_DATA_PTR(blockers);
+		for (int i = 0; i < n; i++)
+		{
+			bool		known = pids[i] == 0;
+
+			if (pids[i] == MyProcPid)
+				return true;
+			for (int k = 0; k < nseen && !known; k++)
+				known = (seen[k] == pids[i]);
+			if (!known && nseen < MOST_BLOCKERS)
+				seen[nseen++] = pids[i];
+		}
+		pfree(blockers);
+	}
+	return false;
 }
 
 static void

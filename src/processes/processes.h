@@ -141,8 +141,10 @@ extern bool crew_lives(const Crew *crew, int worker, int *pid);
 extern bool crew_all_ended(const Crew *crew);
 extern bool crew_end(Crew *crew);
 extern void crew_forget(Crew *crew);
+extern bool waits_for_us(int pid);
 
 /* ---- session.c: a worker's session and its transactions ---- */
+extern bool session_user_may_connect(void);
 extern void session_open(const char *what);
 extern void session_connect(Oid database, Oid login, Oid role,
 							int security_context, char *settings);

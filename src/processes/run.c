@@ -25,8 +25,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "utils/array.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -34,9 +32,6 @@
 #include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "words/errors.h"
-
-/* sessions looked at on the way from a waiting worker back to the caller */
-#define MOST_BLOCKERS 64
 
 struct OwnedRun
 {
@@ -55,7 +50,6 @@ static OwnedRun *create_shared(const RunRequest *request, int workers,
 static void register_workers(OwnedRun *owned, int workers);
 static void tell_inline(const RunRequest *request, const char *detail,
 						const char *hint);
-static bool session_user_may_connect(void);
 static void tell_fewer_workers(OwnedRun *owned, int workers);
 static bool wait_for_all(OwnedRun *owned, TimestampTz until);
 static TimestampTz statement_deadline(void);
@@ -64,7 +58,6 @@ static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
 static void stop_all_at_exit(int code, Datum arg);
 static void run_forget(OwnedRun *owned);
 static void refuse_own_lock(OwnedRun *owned);
-static bool waits_for_us(int pid);
 static void raise_cause(OwnedRun *owned);
 static void fill_result(OwnedRun *owned, RunResult *result);
 
@@ -243,43 +236,6 @@ refuse_own_lock(OwnedRun *owned)
 	}
 }
 
-/*
- * Does a process wait for this session, perhaps by way of others?  Looks at
- * each session once, and at a bounded number of them.
- */
-static bool
-waits_for_us(int pid)
-{
-	int			seen[MOST_BLOCKERS];
-	int			nseen = 1;
-
-	seen[0] = pid;
-	for (int at = 0; at < nseen; at++)
-	{
-		ArrayType  *blockers;
-		int		   *pids;
-		int			n;
-
-		CHECK_FOR_INTERRUPTS();
-		blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(seen[at])));
-		n = ARR_NDIM(blockers) == 0 ? 0 : ARR_DIMS(blockers)[0];
-		pids = (int *) ARR_DATA_PTR(blockers);
-		for (int i = 0; i < n; i++)
-		{
-			bool		known = pids[i] == 0;
-
-			if (pids[i] == MyProcPid)
-				return true;
-			for (int k = 0; k < nseen && !known; k++)
-				known = (seen[k] == pids[i]);
-			if (!known && nseen < MOST_BLOCKERS)
-				seen[nseen++] = pids[i];
-		}
-		pfree(blockers);
-	}
-	return false;
-}
-
 /* The run of this number, if this session has started it. */
 OwnedRun *
 run_find(int64 run_id)
@@ -450,21 +406,6 @@ tell_inline(const RunRequest *request, const char *detail, const char *hint)
 					request->pipeline),
 			 errdetail("%s", detail),
 			 hint ? errhint("%s", hint) : 0));
-}
-
-/* Otherwise every worker would end before it had begun. */
-static bool
-session_user_may_connect(void)
-{
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetSessionUserId()));
-	bool		may;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin &&
-		epro_database_aclcheck(MyDatabaseId, GetSessionUserId(), ACL_CONNECT) == ACLCHECK_OK;
-	ReleaseSysCache(tuple);
-	return may;
 }
 
 /* Sending a notice may find a cancel; the workers are there already. */

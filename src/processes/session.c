@@ -9,7 +9,9 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "commands/trigger.h"
 #include "common/pg_prng.h"
 #include "libpq/pqsignal.h"
@@ -22,6 +24,7 @@
 #include "utils/guc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "words/errors.h"
 
@@ -32,6 +35,21 @@
 /* whom the transactions act as */
 static Oid	acting_role = InvalidOid;
 static int	acting_context = 0;
+
+/* May workers log in as the session user?  Otherwise each would end at once. */
+bool
+session_user_may_connect(void)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetSessionUserId()));
+	bool		may;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin &&
+		epro_database_aclcheck(MyDatabaseId, GetSessionUserId(), ACL_CONNECT) == ACLCHECK_OK;
+	ReleaseSysCache(tuple);
+	return may;
+}
 
 /* Takes signals, and gets a resource owner for what outlives transactions. */
 void

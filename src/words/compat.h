@@ -43,6 +43,13 @@
 	pg_database_aclcheck(database, role, mode)
 #endif
 
+/* Being a member stopped to imply SET ROLE in 16. */
+#if PG_VERSION_NUM >= 160000
+#define epro_may_become(member, role) member_can_set_role(member, role)
+#else
+#define epro_may_become(member, role) is_member_of_role(member, role)
+#endif
+
 /* A lexer on the caller's stack in 15 and 16 became an argument in 17. */
 #if PG_VERSION_NUM >= 170000
 #define epro_json_lexer(text, len, encoding) \

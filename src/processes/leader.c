@@ -1,0 +1,206 @@
+/*
+ * leader.c
+ *		The process that keeps a stream up.
+ *
+ * One background worker a stream.  It runs generation after generation: at
+ * once when the configuration has changed, after a pause that doubles when
+ * one has failed.  It ends when the stream is told to stop, or is not in the
+ * configuration any more.  If it is terminated, it leaves its entry in the
+ * registry marked as down; the launcher, where there is one, starts another.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "processes/stream.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "words/errors.h"
+
+/* the stream that this process leads; -1: none, or it has ended */
+static int	entry = -1;
+
+static void wait_for_starter(void);
+static bool read_plan(int64 pipeline_id, StreamPlan *plan);
+static void check_role(const StreamPlan *plan);
+static bool pause_before_next(void);
+static void leave_at_exit(int code, Datum arg);
+
+/*
+ * Registers the leader of a stream, as its entry in the registry has it, to
+ * begin when the given transaction has committed (invalid: at once).  False
+ * when the server has no place for another background worker.
+ */
+bool
+leader_register(int number, const char *pipeline, TransactionId starter)
+{
+	BackgroundWorker worker = {0};
+	BackgroundWorkerHandle *handle;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "epro_etl", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "epro_etl_stream_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_type, "epro_etl stream", BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "epro_etl stream of pipeline %s", pipeline);
+	worker.bgw_main_arg = Int32GetDatum(number);
+	memcpy(worker.bgw_extra, &starter, sizeof(starter));
+	return RegisterDynamicBackgroundWorker(&worker, &handle);
+}
+
+/* Entry point of a leader; the argument is the stream's entry in the registry. */
+void
+epro_etl_stream_main(Datum arg)
+{
+	StreamEntry stream;
+	MemoryContext memory;
+
+	session_open("epro_etl stream");
+	registry_stream_read(DatumGetInt32(arg), &stream);
+	if (stream.database == InvalidOid)
+		proc_exit(0);
+	entry = DatumGetInt32(arg);
+	before_shmem_exit(leave_at_exit, (Datum) 0);
+	registry_stream_lead(entry, InvalidOid);
+	session_connect(stream.database, stream.login, stream.role, 0, NULL);
+	memory = AllocSetContextCreate(TopMemoryContext, "epro_etl stream", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(memory);
+	wait_for_starter();
+
+	for (;;)
+	{
+		StreamPlan	plan;
+
+		MemoryContextSwitchTo(memory);
+		MemoryContextReset(memory);
+		registry_stream_read(entry, &stream);
+		if (stream.stop != STOP_NONE || !read_plan(stream.pipeline_id, &plan))
+			break;
+		registry_stream_lead(entry, plan.source);
+		registry_stream_state(entry, STREAM_STARTING);
+		switch (generation_run(entry, &plan))
+		{
+			case GENERATION_STOPPED:
+			case GENERATION_CHANGED:
+				/* stopped, or not wanted any more: the next look says so */
+				break;
+			case GENERATION_FAILED:
+				if (!pause_before_next())
+					goto stopped;
+				break;
+		}
+	}
+stopped:
+	registry_stream_leave(entry);
+	entry = -1;
+	proc_exit(0);
+}
+
+/* What the session that started us has written is there when it has committed. */
+static void
+wait_for_starter(void)
+{
+	TransactionId starter;
+
+	memcpy(&starter, MyBgworkerEntry->bgw_extra, sizeof(starter));
+	if (!TransactionIdIsValid(starter))
+		return;
+	StartTransactionCommand();
+	XactLockTableWait(starter, NULL, NULL, XLTW_None);
+	CommitTransactionCommand();
+}
+
+/*
+ * What the stream is to be; false when it is not to be: stopped, dropped, or
+ * the extension with it.
+ */
+static bool
+read_plan(int64 pipeline_id, StreamPlan *plan)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	volatile bool wanted = false;
+
+	PG_TRY();
+	{
+		session_begin();
+		MemoryContextSwitchTo(memory);
+		wanted = OidIsValid(get_namespace_oid("epro_etl", true)) &&
+			pipeline_stream(pipeline_id, plan);
+		if (wanted)
+			check_role(plan);
+		session_commit();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(TopMemoryContext);
+		error = session_take_error();
+		ereport(LOG,
+				(errmsg("epro_etl stream cannot read its configuration, and ends: SQLSTATE %s",
+						unpack_sql_state(error->sqlerrcode))));
+		FreeErrorData(error);
+		wanted = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	return wanted;
+}
+
+/* Who may not become the role any more must not act as it for ever. */
+static void
+check_role(const StreamPlan *plan)
+{
+	if (!epro_may_become(plan->login, plan->role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the stream's session user is not a member of the role it acts as")));
+}
+
+/* Waits for the time of the next try; false when the stream is to stop. */
+static bool
+pause_before_next(void)
+{
+	for (;;)
+	{
+		StreamEntry stream;
+		TimestampTz now = GetCurrentTimestamp();
+
+		CHECK_FOR_INTERRUPTS();
+		registry_stream_read(entry, &stream);
+		if (stream.stop != STOP_NONE)
+			return false;
+		if (now >= stream.not_before)
+			return true;
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 TimestampDifferenceMilliseconds(now, stream.not_before) + 1,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+/* On the way out without having been told to stop. */
+static void
+leave_at_exit(int code, Datum arg)
+{
+	if (entry < 0)
+		return;
+	generation_abandon();
+	registry_stream_down(entry);
+}
