@@ -109,11 +109,23 @@ extern Jsonb *claim_original(Claim *claim, HeapTuple row);
 extern int64 claim_skipped(const Claim *claim);
 extern uint64 claim_blocks(const Claim *claim);
 
-/* ---- store.c: the only writer of sinks ---- */
+/* ---- sink.c: how a sink is written, compiled ---- */
+
+/* What the table sink says of one. */
+typedef struct SinkDeclaration
+{
+	int64		id;
+	Oid			relid;
+	Jsonb	   *columns;		/* {"column": "item"}, or NULL */
+	bool		is_long;
+} SinkDeclaration;
+
 typedef struct Sink
 {
 	Oid			relid;
 	char	   *name;			/* qualified and quoted */
+	const CompiledForm *form;
+	bool		is_long;		/* a row an item, not a row a response */
 	struct SinkColumn *columns;
 	int			ncolumns;
 	struct SinkDefault *defaults;
@@ -125,9 +137,16 @@ typedef struct Sink
 	ExprContext *context;		/* for the defaults */
 	List	   *deferred;		/* its constraints that wait for the commit */
 	int			at;				/* column being formed, for errors; or -1 */
+	const FormNode *item;		/* whose row of a long sink is being formed */
+	int			item_no;		/* its place among the form's items, from 1 */
 	Datum	   *values;			/* scratch, a column of the relation each */
 	bool	   *nulls;
 } Sink;
+
+extern Sink *sink_open(const SinkDeclaration *declared,
+					   const CompiledForm *form, Oid source_id_type);
+
+/* ---- store.c: the only writer of sinks ---- */
 
 /* What the store knows about a response besides its answers. */
 typedef struct StoreFacts
@@ -140,10 +159,16 @@ typedef struct StoreFacts
 	bool		source_id_isnull;
 } StoreFacts;
 
-extern Sink *sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
-					   Oid source_id_type);
-extern HeapTuple sink_form_tuple(Sink *sink, const Response *response,
-								 const StoreFacts *facts, MemoryContext memory);
+/* The rows of one response in one sink; n is 0 where it is not for it. */
+typedef struct SinkRows
+{
+	HeapTuple  *tuples;
+	int			n;
+} SinkRows;
+
+extern bool sink_form_rows(Sink *sink, const Response *response,
+						   const StoreFacts *facts, MemoryContext memory,
+						   SinkRows *rows);
 extern bool sink_error_place(const Sink *sink, const char **location,
 							 const char **column);
 extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);

@@ -49,6 +49,7 @@ static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
 static char *column_text(uint64 row, int column, MemoryContext memory);
 static Jsonb *column_jsonb(uint64 row, int column, MemoryContext memory);
+static Datum column_datum(uint64 row, int column);
 static char *setting_text(Jsonb *settings, const char *role, const char *inner);
 
 /*
@@ -425,29 +426,30 @@ load_sinks(Pipeline *pipeline)
 	uint64		n;
 	struct
 	{
+		SinkDeclaration declared;
 		char	   *form;
-		Oid			target;
-		Jsonb	   *columns;
 		char	   *condition;
 		char	   *lost;
 	}		   *given;
 
 	owner_begin(&scope);
-	n = query("SELECT s.form, s.target, s.columns, s.condition,"
+	n = query("SELECT s.form, s.condition,"
 			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
-			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1)"
+			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
+			  " s.columns, s.sink_id, s.target, s.shape = 'long'"
 			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 ORDER BY s.sink_id", 1, types, values);
 	given = MemoryContextAllocZero(pipeline->memory, sizeof(*given) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
-		bool		isnull;
+		SinkDeclaration *declared = &given[i].declared;
 
 		given[i].form = column_text(i, 1, pipeline->memory);
-		given[i].target = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
-														 SPI_tuptable->tupdesc, 2, &isnull));
-		given[i].columns = column_jsonb(i, 3, pipeline->memory);
-		given[i].condition = column_text(i, 4, pipeline->memory);
-		given[i].lost = column_text(i, 5, pipeline->memory);
+		given[i].condition = column_text(i, 2, pipeline->memory);
+		given[i].lost = column_text(i, 3, pipeline->memory);
+		declared->columns = column_jsonb(i, 4, pipeline->memory);
+		declared->id = DatumGetInt64(column_datum(i, 5));
+		declared->relid = DatumGetObjectId(column_datum(i, 6));
+		declared->is_long = DatumGetBool(column_datum(i, 7));
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
@@ -464,13 +466,13 @@ load_sinks(Pipeline *pipeline)
 
 		if (form == NULL)
 			continue;
-		if (given[i].lost != NULL && get_rel_name(given[i].target) != NULL)
+		if (given[i].lost != NULL && get_rel_name(given[i].declared.relid) != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
 					 errmsg("sink \"%s\" was altered: it has lost column \"%s\"",
-							get_rel_name(given[i].target), given[i].lost),
+							get_rel_name(given[i].declared.relid), given[i].lost),
 					 errhint("Give the column back, or take the sink off with epro_etl.remove_sink() and add it anew.")));
-		sink = sink_open(given[i].target, form->form, given[i].columns, id_type);
+		sink = sink_open(&given[i].declared, form->form, id_type);
 		if (given[i].condition != NULL)
 			sink->condition = checkset_compile(form->checks, given[i].condition,
 											   "condition of a sink");
@@ -524,6 +526,16 @@ column_jsonb(uint64 row, int column, MemoryContext memory)
 	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(datum);
 	MemoryContextSwitchTo(caller);
 	return copy;
+}
+
+/* A column by value, which is not null. */
+static Datum
+column_datum(uint64 row, int column)
+{
+	bool		isnull;
+
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 &isnull);
 }
 
 /* A role's column (inner NULL), or its constant: {"study": {"value": "X"}} */
