@@ -81,13 +81,14 @@ CREATE TABLE epro_etl.sink (
     columns         jsonb,
     matched         text[] NOT NULL,
     condition       text,
-    on_duplicate    text NOT NULL CHECK (on_duplicate = 'reject'),
+    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore')),
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     UNIQUE (pipeline_id, form, target)
 );
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON COLUMN epro_etl.sink.shape IS 'wide: a row a response, a column an item; long: a row an item that is answered';
+COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
 --
@@ -533,10 +534,9 @@ BEGIN
         RAISE EXCEPTION 'unknown shape "%"', add_sink.shape USING ERRCODE = 'invalid_parameter_value',
             HINT = 'The shapes are wide, a row a response, and long, a row an item.';
     END IF;
-    IF add_sink.on_duplicate IS DISTINCT FROM 'reject' THEN
-        RAISE EXCEPTION 'on_duplicate "%" is not supported', add_sink.on_duplicate
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'This version rejects a response whose key a sink already holds, and counts it as duplicate.';
+    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore') THEN
+        RAISE EXCEPTION 'unknown on_duplicate "%"', add_sink.on_duplicate USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'It is reject: a response whose key the sink holds goes to quarantine, or ignore: the row that is there stays, and the response counts as loaded.';
     END IF;
     IF add_sink.columns IS NOT NULL AND jsonb_typeof(add_sink.columns) <> 'object' THEN
         RAISE EXCEPTION 'columns must be an object: {"column": "item"}' USING ERRCODE = 'invalid_parameter_value';
@@ -563,7 +563,7 @@ BEGIN
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
 COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text) IS
-    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like';
+    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables';
 
 CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -733,18 +733,19 @@ BEGIN
     -- a response is in all sinks of its form that have no condition: count it
     -- in one of them, and in a long one once. Where that cannot be told, say
     -- NULL: all have conditions; a wide one with a condition takes what leaves
-    -- the long one empty; or a relation without a column for the form has
-    -- responses of other forms that are counted elsewhere.
+    -- the long one empty; a row that was there already has the number of an
+    -- earlier run; or a relation without a column for the form has responses of
+    -- other forms that are counted elsewhere.
     FOR s IN WITH sinks AS (
-                 SELECT k.sink_id, k.form, k.target, k.shape, k.condition,
+                 SELECT k.sink_id, k.form, k.target, k.shape, k.condition, k.on_duplicate,
                         bool_or(k.shape = 'wide') OVER (PARTITION BY k.form) AS has_wide,
                         (SELECT jsonb_object_agg(coalesce(k.columns ->> a.attname::text, a.attname), a.attname)
                            FROM pg_attribute a WHERE a.attrelid = k.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS held_by
                  FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
                  WHERE p.name = r.pipeline),
              chosen AS (
-                 SELECT DISTINCT ON (form) *, condition IS NULL AND (shape = 'wide' OR NOT has_wide) AS complete
-                 FROM sinks ORDER BY form, condition IS NOT NULL, shape = 'long', sink_id)
+                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate = 'reject' AND (shape = 'wide' OR NOT has_wide) AS complete
+                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', shape = 'long', sink_id)
              SELECT DISTINCT ON (c.target, CASE WHEN c.held_by ? 'form' THEN c.form END) c.target, c.form, c.shape,
                     c.held_by ->> 'run_id' AS run_column, c.held_by ->> 'form' AS form_column, c.held_by ->> 'source_id' AS id_column,
                     c.complete AND c.held_by ? 'run_id' AND (c.shape = 'wide' OR c.held_by ? 'source_id')

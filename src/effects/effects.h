@@ -118,6 +118,7 @@ typedef struct SinkDeclaration
 	Oid			relid;
 	Jsonb	   *columns;		/* {"column": "item"}, or NULL */
 	bool		is_long;
+	bool		ignores;
 } SinkDeclaration;
 
 typedef struct Sink
@@ -126,6 +127,7 @@ typedef struct Sink
 	char	   *name;			/* qualified and quoted */
 	const CompiledForm *form;
 	bool		is_long;		/* a row an item, not a row a response */
+	bool		ignores;		/* a row that it holds already is no duplicate */
 	struct SinkColumn *columns;
 	int			ncolumns;
 	struct SinkDefault *defaults;

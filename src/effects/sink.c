@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -25,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "words/errors.h"
 
 static const char *const fact_name[FACT_COUNT] = {
@@ -52,7 +54,10 @@ static void check_matched(const Sink *sink, Relation relation);
 static bool takes(const Sink *sink, Fact fact);
 static bool has_bare_domain(const Sink *sink);
 static bool is_mapped(const Sink *sink, AttrNumber attnum);
-static void list_deferred(Sink *sink, Relation relation);
+static List *list_parts(Relation relation);
+static void check_ignorable(Relation relation, List *parts);
+static bool has_deferrable_key(Relation relation);
+static void list_deferred(Sink *sink, List *parts);
 static void check_privileges(Relation relation, const Sink *sink);
 static bool map_column(const Sink *sink, SinkColumn *column, const char *name);
 static void check_type(const SinkColumn *column, Relation relation,
@@ -73,6 +78,7 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 {
 	Sink	   *sink = palloc0(sizeof(Sink));
 	Relation	relation = try_table_open(declared->relid, AccessShareLock);
+	List	   *parts;
 
 	if (relation == NULL)
 		ereport(ERROR,
@@ -89,6 +95,7 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 	sink->name = relation_name(declared->relid);
 	sink->form = form;
 	sink->is_long = declared->is_long;
+	sink->ignores = declared->ignores;
 	sink->shape = CreateTupleDescCopyConstr(RelationGetDescr(relation));
 	sink->values = palloc0(sizeof(Datum) * sink->shape->natts);
 	sink->nulls = palloc0(sizeof(bool) * sink->shape->natts);
@@ -96,8 +103,12 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 	check_matched(sink, relation);
 
 	check_privileges(relation, sink);
-	sink->direct = bulk_suits(relation, GetUserId()) && !has_bare_domain(sink);
-	list_deferred(sink, relation);
+	parts = list_parts(relation);
+	if (sink->ignores)
+		check_ignorable(relation, parts);
+	sink->direct = !sink->ignores && bulk_suits(relation, GetUserId()) &&
+		!has_bare_domain(sink);
+	list_deferred(sink, parts);
 	if (sink->direct)
 		open_defaults(sink, relation);
 	else
@@ -241,16 +252,72 @@ is_mapped(const Sink *sink, AttrNumber attnum)
 	return false;
 }
 
-/* Names the constraints that would wait for the commit, partitions' included. */
-static void
-list_deferred(Sink *sink, Relation relation)
+/* The relation, and all its partitions, which are locked by this. */
+static List *
+list_parts(Relation relation)
 {
-	List	   *relids = list_make1_oid(RelationGetRelid(relation));
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		return find_all_inheritors(RelationGetRelid(relation), AccessShareLock, NULL);
+	return list_make1_oid(RelationGetRelid(relation));
+}
+
+/*
+ * A sink that ignores duplicates must let us tell one from a row that got
+ * lost: neither is stored, so nothing else may keep a row from being stored.
+ */
+static void
+check_ignorable(Relation relation, List *parts)
+{
+	const char *fault = NULL;
 	ListCell   *cell;
 
-	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-		relids = find_all_inheritors(RelationGetRelid(relation), AccessShareLock, NULL);
-	foreach(cell, relids)
+	if (relation->rd_rel->relhasrules)
+		fault = "a view or a rule could drop a row";
+	foreach(cell, parts)
+	{
+		Relation	part = table_open(lfirst_oid(cell), AccessShareLock);
+
+		if (part->trigdesc != NULL && part->trigdesc->trig_insert_before_row)
+			fault = "a trigger before the insert could drop a row";
+		else if (has_deferrable_key(part))
+			fault = "a unique or exclusion constraint is deferrable";
+		table_close(part, AccessShareLock);
+	}
+	if (fault != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+				 errmsg("sink \"%s\" cannot ignore duplicates: %s",
+						RelationGetRelationName(relation), fault),
+				 errhint("Take on_duplicate => 'reject', or another relation.")));
+}
+
+static bool
+has_deferrable_key(Relation relation)
+{
+	List	   *indexes = RelationGetIndexList(relation);
+	ListCell   *cell;
+	bool		deferrable = false;
+
+	foreach(cell, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for index %u", lfirst_oid(cell));
+		deferrable |= !((Form_pg_index) GETSTRUCT(tuple))->indimmediate;
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return deferrable;
+}
+
+/* Names the constraints that would wait for the commit, partitions' included. */
+static void
+list_deferred(Sink *sink, List *parts)
+{
+	ListCell   *cell;
+
+	foreach(cell, parts)
 	{
 		Relation	part = table_open(lfirst_oid(cell), AccessShareLock);
 		TriggerDesc *triggers = part->trigdesc;
@@ -407,8 +474,9 @@ prepare_insert(Sink *sink)
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	sink->plan = plan_keep(SPI_prepare(psprintf("INSERT INTO %s (%s) VALUES (%s)",
-												sink->name, names.data, places.data),
+	sink->plan = plan_keep(SPI_prepare(psprintf("INSERT INTO %s (%s) VALUES (%s)%s",
+												sink->name, names.data, places.data,
+												sink->ignores ? " ON CONFLICT DO NOTHING" : ""),
 									   sink->ncolumns, types), memory);
 	SPI_finish();
 }

@@ -436,7 +436,7 @@ load_sinks(Pipeline *pipeline)
 	n = query("SELECT s.form, s.condition,"
 			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
 			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
-			  " s.columns, s.sink_id, s.target, s.shape = 'long'"
+			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore'"
 			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 ORDER BY s.sink_id", 1, types, values);
 	given = MemoryContextAllocZero(pipeline->memory, sizeof(*given) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
@@ -450,6 +450,7 @@ load_sinks(Pipeline *pipeline)
 		declared->id = DatumGetInt64(column_datum(i, 5));
 		declared->relid = DatumGetObjectId(column_datum(i, 6));
 		declared->is_long = DatumGetBool(column_datum(i, 7));
+		declared->ignores = DatumGetBool(column_datum(i, 8));
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
