@@ -135,7 +135,9 @@ typedef struct Sink
 	TupleDesc	shape;
 	ExprState  *condition;		/* NULL: every response */
 	bool		direct;			/* multi-insert, not the executor's road */
+	bool		remote;			/* a foreign table, or with one as partition */
 	SPIPlanPtr	plan;			/* of the executor's road, or NULL */
+	SPIPlanPtr	plan_many;		/* many rows a statement, if remote; or NULL */
 	ExprContext *context;		/* for the defaults */
 	List	   *deferred;		/* its constraints that wait for the commit */
 	int			at;				/* column being formed, for errors; or -1 */

@@ -64,7 +64,9 @@ static void check_type(const SinkColumn *column, Relation relation,
 					   Oid source_id_type);
 static void check_mapping(Jsonb *columns, Relation relation);
 static char *mapped_name(Jsonb *columns, const char *column);
-static void prepare_insert(Sink *sink);
+static bool is_remote(List *parts);
+static void prepare_inserts(Sink *sink);
+static SPIPlanPtr prepare_insert(const Sink *sink, Oid *types, bool many);
 static void open_defaults(Sink *sink, Relation relation);
 
 /*
@@ -104,6 +106,7 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 
 	check_privileges(relation, sink);
 	parts = list_parts(relation);
+	sink->remote = is_remote(parts);
 	if (sink->ignores)
 		check_ignorable(relation, parts);
 	sink->direct = !sink->ignores && bulk_suits(relation, GetUserId()) &&
@@ -112,7 +115,7 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 	if (sink->direct)
 		open_defaults(sink, relation);
 	else
-		prepare_insert(sink);
+		prepare_inserts(sink);
 	table_close(relation, AccessShareLock);
 	return sink;
 }
@@ -454,14 +457,51 @@ mapped_name(Jsonb *columns, const char *column)
 	return pnstrdup(found->val.string.val, found->val.string.len);
 }
 
-/* The executor's road: one INSERT, prepared once. */
+/* Does a part of it stand on another server? */
+static bool
+is_remote(List *parts)
+{
+	ListCell   *cell;
+
+	foreach(cell, parts)
+	{
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_FOREIGN_TABLE)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The executor's road: an INSERT of one row, and to another server one of many,
+ * whose parameters are an array a column.  A type without arrays is left to the
+ * first.
+ */
 static void
-prepare_insert(Sink *sink)
+prepare_inserts(Sink *sink)
+{
+	Oid		   *types = palloc(sizeof(Oid) * sink->ncolumns);
+	bool		has_arrays = true;
+
+	for (int i = 0; i < sink->ncolumns; i++)
+		types[i] = sink->columns[i].type;
+	sink->plan = prepare_insert(sink, types, false);
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		types[i] = get_array_type(types[i]);
+		has_arrays &= OidIsValid(types[i]);
+	}
+	if (sink->remote && has_arrays)
+		sink->plan_many = prepare_insert(sink, types, true);
+}
+
+/* An INSERT whose parameters are the columns of a row, or arrays of many. */
+static SPIPlanPtr
+prepare_insert(const Sink *sink, Oid *types, bool many)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	StringInfoData names;
 	StringInfoData places;
-	Oid		   *types = palloc(sizeof(Oid) * sink->ncolumns);
+	SPIPlanPtr	plan;
 
 	initStringInfo(&names);
 	initStringInfo(&places);
@@ -469,16 +509,18 @@ prepare_insert(Sink *sink)
 	{
 		appendStringInfo(&names, "%s%s", i ? ", " : "",
 						 quote_identifier(sink->columns[i].name));
-		appendStringInfo(&places, "%s$%d", i ? ", " : "", i + 1);
-		types[i] = sink->columns[i].type;
+		appendStringInfo(&places, many ? "%spg_catalog.unnest($%d)" : "%s$%d",
+						 i ? ", " : "", i + 1);
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	sink->plan = plan_keep(SPI_prepare(psprintf("INSERT INTO %s (%s) VALUES (%s)%s",
-												sink->name, names.data, places.data,
-												sink->ignores ? " ON CONFLICT DO NOTHING" : ""),
-									   sink->ncolumns, types), memory);
+	plan = plan_keep(SPI_prepare(psprintf(many ? "INSERT INTO %s (%s) SELECT * FROM ROWS FROM (%s)%s" :
+										  "INSERT INTO %s (%s) VALUES (%s)%s",
+										  sink->name, names.data, places.data,
+										  sink->ignores ? " ON CONFLICT DO NOTHING" : ""),
+								 sink->ncolumns, types), memory);
 	SPI_finish();
+	return plan;
 }
 
 /* Defaults of columns that nothing is mapped to, as COPY evaluates them. */

@@ -6,8 +6,8 @@
  * that does not fit its column is found before the heap is touched.  Plain
  * relations then take whole chunks by multi-insert (bulk.c); partitioned and
  * foreign tables, views, and relations with triggers, rules, row security or
- * generated columns take the executor's road, a prepared INSERT.  The result
- * is the same.
+ * generated columns take the executor's road, a prepared INSERT a row, or to
+ * another server many rows a statement.  The result is the same.
  *
  * What a sink is made of is sink.c's.  The caller holds its lock.
  */
@@ -20,10 +20,15 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "stages/form.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "words/errors.h"
+
+/* one statement to a remote sink; its server's wrapper may send it in parts */
+#define STATEMENT_ROWS 500
+#define STATEMENT_BYTES (4 * 1024 * 1024)
 
 static bool form_item_rows(Sink *sink, const Response *response,
 						   const StoreFacts *facts, bool fits,
@@ -36,6 +41,10 @@ static HeapTuple form_tuple(Sink *sink, MemoryContext memory);
 static void insert_directly(Sink *sink, HeapTuple *tuples, int n,
 							volatile int *at);
 static void insert_each(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+static void insert_many(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+static int	statement_rows(HeapTuple *tuples, int n);
+static Datum column_array(const Sink *sink, const SinkColumn *column,
+						  HeapTuple *tuples, int n);
 static void execute(const Sink *sink, SPIPlanPtr plan, Datum *values,
 					const char *nulls, uint64 n);
 static void settle_deferred(const Sink *sink);
@@ -207,7 +216,10 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 	settle_deferred(sink);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	insert_each(sink, tuples, n, at);
+	if (sink->plan_many != NULL)
+		insert_many(sink, tuples, n, at);
+	else
+		insert_each(sink, tuples, n, at);
 	*at = -1;
 	SPI_finish();
 	set_deferred(sink, true);
@@ -251,6 +263,65 @@ insert_each(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 		}
 		execute(sink, sink->plan, values, nulls, 1);
 	}
+}
+
+/*
+ * Many rows a statement, so that they cross the network together.  Of a
+ * statement that is refused, the row is not known.
+ */
+static void
+insert_many(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "epro_etl rows of a statement",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = CurrentMemoryContext;
+	Datum	   *arrays = palloc(sizeof(Datum) * sink->ncolumns);
+
+	for (int from = 0, count; from < n; from += count)
+	{
+		CHECK_FOR_INTERRUPTS();
+		count = statement_rows(tuples + from, n - from);
+		*at = count == 1 ? from : -1;
+		MemoryContextReset(memory);
+		MemoryContextSwitchTo(memory);
+		for (int c = 0; c < sink->ncolumns; c++)
+			arrays[c] = column_array(sink, &sink->columns[c], tuples + from, count);
+		MemoryContextSwitchTo(caller);
+		execute(sink, sink->plan_many, arrays, NULL, count);
+	}
+	MemoryContextDelete(memory);
+}
+
+/* How many of the next n rows go in together. */
+static int
+statement_rows(HeapTuple *tuples, int n)
+{
+	Size		bytes = 0;
+	int			count = 0;
+
+	while (count < Min(n, STATEMENT_ROWS) && bytes < STATEMENT_BYTES)
+		bytes += tuples[count++]->t_len;
+	return count;
+}
+
+/* One column of n rows, as an array in the current memory context. */
+static Datum
+column_array(const Sink *sink, const SinkColumn *column, HeapTuple *tuples,
+			 int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * n);
+	bool	   *nulls = palloc(sizeof(bool) * n);
+	int			lower = 1;
+	int16		len;
+	bool		by_value;
+	char		align;
+
+	for (int i = 0; i < n; i++)
+		values[i] = heap_getattr(tuples[i], column->attnum, sink->shape, &nulls[i]);
+	get_typlenbyvalalign(column->type, &len, &by_value, &align);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, column->type,
+											  len, by_value, align));
 }
 
 /* Runs an INSERT of n rows: all must arrive, or be there already. */

@@ -568,7 +568,8 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 			message = "the row that the sink refers to does not exist";
 			break;
 		case ERRCODE_CHECK_VIOLATION:
-			message = error->constraint_name ?
+			/* another server names neither constraint nor table */
+			message = error->constraint_name || !error->table_name ?
 				"a check constraint of the sink does not hold" :
 				"no partition of the sink takes the row";
 			break;
