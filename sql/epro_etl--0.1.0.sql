@@ -82,6 +82,7 @@ CREATE TABLE epro_etl.sink (
     matched         text[] NOT NULL,
     condition       text,
     on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore')),
+    required        boolean NOT NULL,
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     UNIQUE (pipeline_id, form, target)
@@ -89,6 +90,7 @@ CREATE TABLE epro_etl.sink (
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON COLUMN epro_etl.sink.shape IS 'wide: a row a response, a column an item; long: a row an item that is answered';
 COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded';
+COMMENT ON COLUMN epro_etl.sink.required IS 'Whether a response needs this sink to be loaded';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
 --
@@ -511,7 +513,7 @@ COMMENT ON FUNCTION epro_etl.drop_pipeline(text) IS
 
 CREATE FUNCTION epro_etl.add_sink(pipeline text, form text, target regclass, shape text DEFAULT 'wide',
                                   columns jsonb DEFAULT NULL, condition text DEFAULT NULL,
-                                  on_duplicate text DEFAULT 'reject') RETURNS void
+                                  on_duplicate text DEFAULT 'reject', required boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -538,6 +540,9 @@ BEGIN
         RAISE EXCEPTION 'unknown on_duplicate "%"', add_sink.on_duplicate USING ERRCODE = 'invalid_parameter_value',
             HINT = 'It is reject: a response whose key the sink holds goes to quarantine, or ignore: the row that is there stays, and the response counts as loaded.';
     END IF;
+    IF add_sink.required IS NULL THEN
+        RAISE EXCEPTION 'required must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     IF add_sink.columns IS NOT NULL AND jsonb_typeof(add_sink.columns) <> 'object' THEN
         RAISE EXCEPTION 'columns must be an object: {"column": "item"}' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -550,9 +555,10 @@ BEGIN
         RAISE EXCEPTION 'the source of a pipeline cannot be its sink' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Load into another table.';
     END IF;
-    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, matched, condition, on_duplicate)
+    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, matched, condition, on_duplicate, required)
         SELECT pipe, add_sink.form, add_sink.target, add_sink.shape, add_sink.columns,
-               coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}'), add_sink.condition, add_sink.on_duplicate
+               coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}'), add_sink.condition, add_sink.on_duplicate,
+               add_sink.required
         FROM pg_attribute a
         CROSS JOIN LATERAL (SELECT coalesce(add_sink.columns ->> a.attname::text, a.attname) AS takes) t
         WHERE a.attrelid = add_sink.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -562,7 +568,7 @@ BEGIN
     PERFORM epro_etl.compile_pipeline(pipeline);
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
-COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text) IS
+COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text, boolean) IS
     'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables';
 
 CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void

@@ -119,15 +119,18 @@ typedef struct SinkDeclaration
 	Jsonb	   *columns;		/* {"column": "item"}, or NULL */
 	bool		is_long;
 	bool		ignores;
+	bool		required;
 } SinkDeclaration;
 
 typedef struct Sink
 {
+	int64		id;				/* sink.sink_id */
 	Oid			relid;
 	char	   *name;			/* qualified and quoted */
 	const CompiledForm *form;
 	bool		is_long;		/* a row an item, not a row a response */
 	bool		ignores;		/* a row that it holds already is no duplicate */
+	bool		required;		/* as declared */
 	struct SinkColumn *columns;
 	int			ncolumns;
 	struct SinkDefault *defaults;

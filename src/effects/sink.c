@@ -93,11 +93,13 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" cannot be a sink", RelationGetRelationName(relation)),
 				 errhint("A sink is a table, a partitioned or foreign table, or a view that takes inserts.")));
+	sink->id = declared->id;
 	sink->relid = declared->relid;
 	sink->name = relation_name(declared->relid);
 	sink->form = form;
 	sink->is_long = declared->is_long;
 	sink->ignores = declared->ignores;
+	sink->required = declared->required;
 	sink->shape = CreateTupleDescCopyConstr(RelationGetDescr(relation));
 	sink->values = palloc0(sizeof(Datum) * sink->shape->natts);
 	sink->nulls = palloc0(sizeof(bool) * sink->shape->natts);

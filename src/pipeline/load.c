@@ -3,7 +3,7 @@
  *		From the configuration tables to a compiled pipeline.
  *
  * A run is pinned to versions: its first worker decides which form, edit
- * checks and de-identification rules are current and writes them into the
+ * checks, de-identification rules and sinks are current and writes them into the
  * ledger; every worker compiles exactly these, also when it has to compile
  * again in the middle of the run because a relation or function changed.
  *
@@ -87,7 +87,7 @@ pipeline_find(const char *name, Oid *source)
 	return id;
 }
 
-/* Which form, edit checks and rules are current, as the ledger records them. */
+/* Which form, edit checks, rules and sinks are current, as the ledger records them. */
 Jsonb *
 pipeline_versions(int64 pipeline_id)
 {
@@ -103,7 +103,9 @@ pipeline_versions(int64 pipeline_id)
 		  " 'edit_checks', coalesce((SELECT jsonb_agg(c.check_id ORDER BY c.check_id)"
 		  "   FROM epro_etl.edit_check c WHERE c.form = f.name AND c.removed_at IS NULL), '[]'),"
 		  " 'deid_rules', coalesce((SELECT jsonb_agg(d.rule_id ORDER BY d.rule_id)"
-		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'))), '{}')"
+		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'),"
+		  " 'sinks', (SELECT jsonb_agg(s.sink_id ORDER BY s.sink_id)"
+		  "   FROM epro_etl.sink s WHERE s.form = f.name AND s.pipeline_id = $1))), '{}')"
 		  " FROM (SELECT DISTINCT ON (name) name, form_id, version FROM epro_etl.form"
 		  "   WHERE name IN (SELECT s.form FROM epro_etl.sink s WHERE s.pipeline_id = $1)"
 		  "   ORDER BY name, form_id DESC) f",
@@ -416,11 +418,12 @@ load_rules(Pipeline *pipeline)
 	}
 }
 
+/* Those of the pinned sinks that are still there: one can be taken off any time. */
 static void
 load_sinks(Pipeline *pipeline)
 {
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(pipeline->id)};
+	Oid			types[] = {INT8OID, JSONBOID};
+	Datum		values[] = {Int64GetDatum(pipeline->id), JsonbPGetDatum(pipeline->versions)};
 	OwnerScope	scope;
 	Oid			id_type;
 	uint64		n;
@@ -436,8 +439,10 @@ load_sinks(Pipeline *pipeline)
 	n = query("SELECT s.form, s.condition,"
 			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
 			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
-			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore'"
-			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 ORDER BY s.sink_id", 1, types, values);
+			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required"
+			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.sink_id IN"
+			  "  (SELECT i::bigint FROM jsonb_array_elements_text($2 -> s.form -> 'sinks') i)"
+			  " ORDER BY s.sink_id", 2, types, values);
 	given = MemoryContextAllocZero(pipeline->memory, sizeof(*given) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -451,6 +456,7 @@ load_sinks(Pipeline *pipeline)
 		declared->relid = DatumGetObjectId(column_datum(i, 6));
 		declared->is_long = DatumGetBool(column_datum(i, 7));
 		declared->ignores = DatumGetBool(column_datum(i, 8));
+		declared->required = DatumGetBool(column_datum(i, 9));
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
