@@ -303,6 +303,8 @@ form_rows(Chunk *chunk)
 	bool		any = false;
 	bool		empty = false;
 
+	/* an error may have broken off the forming of another response's row */
+	chunk->forming = NULL;
 	facts.form = form->form;
 	facts.run_id = run->run_id;
 	facts.loaded_at = chunk->loaded_at;

@@ -65,6 +65,14 @@ SELECT probe.put('t16', '{"a": 7}', '{"a": 8}', '{"c": "yes"}', '{"g": {"x/y": 7
 SELECT status, claimed, loaded, rejected FROM epro_etl.run('t16_typed', workers => 0);
 SELECT * FROM typed ORDER BY 1;
 SELECT source_id, location, rule, kind, message FROM probe.last;
+-- which error was the type's and which the condition's
+CREATE TABLE chosen (source_id int, a int);
+SELECT epro_etl.create_pipeline('t16_chosen', 'staging');
+SELECT epro_etl.add_sink('t16_chosen', 't16', 'chosen', condition => '10 / (a - 7) > 2');
+SELECT epro_etl.add_sink('t16_chosen', 't16', 'typed', shape => 'long');
+SELECT probe.put('t16', '{"a": 8}', '{"a": 7}', '{"g": {"x/y": 7}}');
+SELECT status, claimed, loaded, rejected FROM epro_etl.run('t16_chosen', workers => 0);
+SELECT source_id, location, rule, kind FROM probe.last;
 
 -- refused
 CREATE TABLE no_item (source_id int, value text);

@@ -42,6 +42,10 @@ SELECT count(*) FROM wide WHERE source_id > 2000;
 SELECT count(*) AS still_staged FROM staging;
 -- no finding and no message quotes a row of another server
 SELECT count(*) AS leaks FROM epro_etl.finding WHERE message ~ 'Key|Failing|wide|2002';
+-- a worker has a connection of its own
+INSERT INTO staging SELECT n, 'ST01', 't18', 'P-1', NULL, NULL, CASE n WHEN 4005 THEN '{"a": 13}' ELSE '{"a": 0}' END::jsonb FROM generate_series(4001, 4020) n;
+SELECT status, claimed, loaded, rejected, workers FROM epro_etl.run('t18', workers => 1);
+SELECT count(*) FROM wide WHERE source_id > 4000;
 -- rolled back here, nothing is there
 BEGIN;
 INSERT INTO staging VALUES (5000, 'ST01', 't18', 'P-1', NULL, NULL, '{"a": 1}');
