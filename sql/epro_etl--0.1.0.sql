@@ -77,16 +77,20 @@ CREATE TABLE epro_etl.sink (
     pipeline_id     bigint NOT NULL REFERENCES epro_etl.pipeline ON DELETE CASCADE,
     form            text NOT NULL,
     target          regclass NOT NULL,
-    shape           text NOT NULL CHECK (shape = 'wide'),
+    shape           text NOT NULL CHECK (shape IN ('wide', 'long')),
     columns         jsonb,
     matched         text[] NOT NULL,
     condition       text,
-    on_duplicate    text NOT NULL CHECK (on_duplicate = 'reject'),
+    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore')),
+    required        boolean NOT NULL,
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     UNIQUE (pipeline_id, form, target)
 );
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
+COMMENT ON COLUMN epro_etl.sink.shape IS 'wide: a row a response, a column an item; long: a row an item that is answered';
+COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded';
+COMMENT ON COLUMN epro_etl.sink.required IS 'Whether a response needs this sink to be loaded';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
 CREATE TABLE epro_etl.stream (
@@ -348,6 +352,9 @@ BEGIN
     SELECT string_agg(i.name, ', ' ORDER BY i.name) INTO lost
         FROM epro_etl.form_items(tell_unstored.form) i
         WHERE i.deidentify <> 'remove' AND NOT EXISTS (
+            SELECT FROM epro_etl.pipeline p JOIN epro_etl.sink s USING (pipeline_id)
+            WHERE p.name = tell_unstored.pipeline AND s.form = tell_unstored.form AND s.shape = 'long'
+        ) AND NOT EXISTS (
             SELECT FROM epro_etl.pipeline p
             JOIN epro_etl.sink s USING (pipeline_id)
             JOIN pg_attribute a ON a.attrelid = s.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -358,7 +365,7 @@ BEGIN
             USING DETAIL = 'Their answers are judged and not stored.';
     END IF;
 END $$;
-COMMENT ON FUNCTION epro_etl.tell_unstored(text, text) IS 'Raises a NOTICE that names the items of a form that no sink of a pipeline stores';
+COMMENT ON FUNCTION epro_etl.tell_unstored(text, text) IS 'Raises a NOTICE that names the items of a form that no sink of a pipeline stores; a long sink stores all';
 
 CREATE FUNCTION epro_etl.register_form(name text, definition jsonb, version text DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -571,7 +578,7 @@ COMMENT ON FUNCTION epro_etl.drop_pipeline(text) IS
 
 CREATE FUNCTION epro_etl.add_sink(pipeline text, form text, target regclass, shape text DEFAULT 'wide',
                                   columns jsonb DEFAULT NULL, condition text DEFAULT NULL,
-                                  on_duplicate text DEFAULT 'reject') RETURNS void
+                                  on_duplicate text DEFAULT 'reject', required boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -590,14 +597,16 @@ BEGIN
     IF target IS NULL THEN
         RAISE EXCEPTION 'target must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    IF add_sink.shape IS DISTINCT FROM 'wide' THEN
-        RAISE EXCEPTION 'sinks of shape "%" are not supported', add_sink.shape
-            USING ERRCODE = 'feature_not_supported', HINT = 'This version loads wide sinks: a row a response.';
+    IF coalesce(add_sink.shape, '') NOT IN ('wide', 'long') THEN
+        RAISE EXCEPTION 'unknown shape "%"', add_sink.shape USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'The shapes are wide, a row a response, and long, a row an item.';
     END IF;
-    IF add_sink.on_duplicate IS DISTINCT FROM 'reject' THEN
-        RAISE EXCEPTION 'on_duplicate "%" is not supported', add_sink.on_duplicate
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'This version rejects a response whose key a sink already holds, and counts it as duplicate.';
+    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore') THEN
+        RAISE EXCEPTION 'unknown on_duplicate "%"', add_sink.on_duplicate USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'It is reject: a response whose key the sink holds goes to quarantine, or ignore: the row that is there stays, and the response counts as loaded.';
+    END IF;
+    IF add_sink.required IS NULL THEN
+        RAISE EXCEPTION 'required must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     IF add_sink.columns IS NOT NULL AND jsonb_typeof(add_sink.columns) <> 'object' THEN
         RAISE EXCEPTION 'columns must be an object: {"column": "item"}' USING ERRCODE = 'invalid_parameter_value';
@@ -611,19 +620,21 @@ BEGIN
         RAISE EXCEPTION 'the source of a pipeline cannot be its sink' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Load into another table.';
     END IF;
-    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, matched, condition, on_duplicate)
+    INSERT INTO epro_etl.sink (pipeline_id, form, target, shape, columns, matched, condition, on_duplicate, required)
         SELECT pipe, add_sink.form, add_sink.target, add_sink.shape, add_sink.columns,
-               coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}'), add_sink.condition, add_sink.on_duplicate
+               coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}'), add_sink.condition, add_sink.on_duplicate,
+               add_sink.required
         FROM pg_attribute a
         CROSS JOIN LATERAL (SELECT coalesce(add_sink.columns ->> a.attname::text, a.attname) AS takes) t
         WHERE a.attrelid = add_sink.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
           AND (t.takes IN ('study', 'subject_key', 'form', 'form_version', 'visit', 'authored', 'source_id', 'run_id', 'loaded_at')
-               OR EXISTS (SELECT FROM epro_etl.form_items(add_sink.form) i WHERE lower(i.name) = lower(t.takes)));
+               OR CASE WHEN add_sink.shape = 'long' THEN t.takes IN ('item', 'item_no', 'location', 'value', 'value_number')
+                  ELSE EXISTS (SELECT FROM epro_etl.form_items(add_sink.form) i WHERE lower(i.name) = lower(t.takes)) END);
     PERFORM epro_etl.compile_pipeline(pipeline);
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
-COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text) IS
-    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}';
+COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text, boolean) IS
+    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables';
 
 CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -668,6 +679,16 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Make it with epro_etl.create_pipeline().';
     END IF;
 
+    IF make_sink.shape = 'long' THEN
+        EXECUTE pg_catalog.format('CREATE TABLE %s (source_id %s, study text, subject_key text NOT NULL,'
+            ' form text NOT NULL, form_version text NOT NULL, visit text, authored timestamptz,'
+            ' item text NOT NULL, item_no integer NOT NULL, value text, value_number numeric,'
+            ' run_id bigint NOT NULL, loaded_at timestamptz NOT NULL, PRIMARY KEY (source_id, item))', quoted, id_type);
+        made := quoted::regclass;
+        PERFORM epro_etl.add_sink(make_sink.pipeline, make_sink.form, made, make_sink.shape);
+        RETURN made;
+    END IF;
+
     -- an item takes its own name, folded as SQL folds it, unless that is taken
     SELECT pg_catalog.string_agg(pg_catalog.format(', %I %s', c.column_name, c.type), '' ORDER BY c.n),
            pg_catalog.jsonb_object_agg(c.column_name, c.item)
@@ -696,7 +717,7 @@ CREATE FUNCTION epro_etl.create_sink(pipeline text, form text, target text, shap
     LANGUAGE sql VOLATILE
     RETURN epro_etl.make_sink($1, $2, $3, $4, pg_catalog.current_schema());
 COMMENT ON FUNCTION epro_etl.create_sink(text, text, text, text) IS
-    'Creates a typed wide table from a form, a column an item, and adds it as a sink; removed items get no column';
+    'Creates a table and adds it as a sink: wide, typed from the form, a column an item that is not removed; or long, a row an item';
 
 CREATE FUNCTION epro_etl.cancel_run(run_id bigint) RETURNS boolean
     LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp
@@ -818,20 +839,36 @@ BEGIN
     agrees := ledger = relations;
     RETURN NEXT;
 
-    -- a response is in all sinks of its form that have no condition: count one
-    -- of them, and a relation that is a sink of several forms once; a form with
-    -- conditions on all its sinks cannot be counted
-    FOR s IN SELECT DISTINCT ON (f.target) f.target, f.run_column
-             FROM (SELECT DISTINCT ON (k.form) CASE WHEN k.condition IS NULL THEN k.target END AS target,
-                      (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = k.target AND NOT a.attisdropped
-                         AND coalesce(k.columns ->> a.attname::text, a.attname) = 'run_id' LIMIT 1) AS run_column
-                   FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
-                   WHERE p.name = r.pipeline ORDER BY k.form, k.condition IS NOT NULL, k.sink_id) f LOOP
-        IF s.target IS NULL OR s.run_column IS NULL THEN
+    -- a response is in all sinks of its form that have no condition: count it
+    -- in one of them, and in a long one once. Where that cannot be told, say
+    -- NULL: all have conditions; a wide one with a condition takes what leaves
+    -- the long one empty; a row that was there already has the number of an
+    -- earlier run; or a relation without a column for the form has responses of
+    -- other forms that are counted elsewhere.
+    FOR s IN WITH sinks AS (
+                 SELECT k.sink_id, k.form, k.target, k.shape, k.condition, k.on_duplicate,
+                        bool_or(k.shape = 'wide') OVER (PARTITION BY k.form) AS has_wide,
+                        (SELECT jsonb_object_agg(coalesce(k.columns ->> a.attname::text, a.attname), a.attname)
+                           FROM pg_attribute a WHERE a.attrelid = k.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS held_by
+                 FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
+                 WHERE p.name = r.pipeline),
+             chosen AS (
+                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate = 'reject' AND (shape = 'wide' OR NOT has_wide) AS complete
+                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', shape = 'long', sink_id)
+             SELECT DISTINCT ON (c.target, CASE WHEN c.held_by ? 'form' THEN c.form END) c.target, c.form, c.shape,
+                    c.held_by ->> 'run_id' AS run_column, c.held_by ->> 'form' AS form_column, c.held_by ->> 'source_id' AS id_column,
+                    c.complete AND c.held_by ? 'run_id' AND (c.shape = 'wide' OR c.held_by ? 'source_id')
+                    AND (c.held_by ? 'form' OR NOT EXISTS (
+                         SELECT FROM sinks o JOIN chosen e USING (form) WHERE o.target = c.target AND e.target <> c.target)) AS countable
+             FROM chosen c ORDER BY c.target, CASE WHEN c.held_by ? 'form' THEN c.form END, countable LOOP
+        IF s.countable IS NOT TRUE THEN
             total := NULL;
             EXIT;
         END IF;
-        EXECUTE format('SELECT count(*) FROM %s WHERE %I = $1', s.target, s.run_column) INTO rows USING reconcile.run_id;
+        EXECUTE format('SELECT count(%s) FROM %s WHERE %I = $1 AND %s',
+                       CASE s.shape WHEN 'long' THEN format('DISTINCT %I', s.id_column) ELSE '*' END, s.target, s.run_column,
+                       CASE WHEN s.form_column IS NULL THEN 'true' ELSE format('%I::text = $2', s.form_column) END)
+            INTO rows USING reconcile.run_id, s.form;
         total := total + rows;
     END LOOP;
     measure := 'loaded = rows in sinks';

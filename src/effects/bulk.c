@@ -21,6 +21,13 @@
 #include "utils/rel.h"
 #include "utils/rls.h"
 
+/* rows that have a slot at once: bounded, however many rows a chunk has */
+#define SLICE_ROWS 1000
+
+static void insert_slice(ResultRelInfo *target, EState *estate,
+						 BulkInsertState bulk, TupleTableSlot **slots,
+						 HeapTuple *tuples, int from, int n, volatile int *at);
+
 /* May rows be inserted into it this way, for that user? */
 bool
 bulk_suits(Relation relation, Oid user)
@@ -49,23 +56,46 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 	MemoryContext caller = MemoryContextSwitchTo(memory);
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *target = makeNode(ResultRelInfo);
-	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
+	int			nslots = Min(n, SLICE_ROWS);
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * nslots);
 	BulkInsertState bulk = GetBulkInsertState();
-	bool		has_constraints = RelationGetDescr(relation)->constr != NULL;
 	/* a copy is not reference-counted: the resource owner need not count slots */
 	TupleDesc	shape = CreateTupleDescCopy(RelationGetDescr(relation));
 
 	InitResultRelInfo(target, relation, 0, NULL, 0);
 	ExecOpenIndices(target, false);
+	for (int i = 0; i < nslots; i++)
+		slots[i] = MakeSingleTupleTableSlot(shape, &TTSOpsHeapTuple);
+
+	for (int from = 0; from < n; from += nslots)
+		insert_slice(target, estate, bulk, slots, tuples, from,
+					 Min(n - from, nslots), at);
+
+	FreeBulkInsertState(bulk);
+	ExecCloseIndices(target);
+	for (int i = 0; i < nslots; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	FreeExecutorState(estate);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+}
+
+/* The n tuples behind the first `from`; a slot each. */
+static void
+insert_slice(ResultRelInfo *target, EState *estate, BulkInsertState bulk,
+			 TupleTableSlot **slots, HeapTuple *tuples, int from, int n,
+			 volatile int *at)
+{
+	Relation	relation = target->ri_RelationDesc;
+	bool		has_constraints = RelationGetDescr(relation)->constr != NULL;
 
 	for (int i = 0; i < n; i++)
 	{
-		slots[i] = MakeSingleTupleTableSlot(shape, &TTSOpsHeapTuple);
-		ExecStoreHeapTuple(tuples[i], slots[i], false);
+		ExecStoreHeapTuple(tuples[from + i], slots[i], false);
 		slots[i]->tts_tableOid = RelationGetRelid(relation);
 		if (has_constraints)
 		{
-			*at = i;
+			*at = from + i;
 			ExecConstraints(target, slots[i], estate);
 			ResetPerTupleExprContext(estate);
 		}
@@ -73,24 +103,16 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 
 	*at = -1;
 	table_multi_insert(relation, slots, n, GetCurrentCommandId(true), 0, bulk);
-	FreeBulkInsertState(bulk);
 
 	if (target->ri_NumIndices > 0)
 	{
 		for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			*at = i;
+			*at = from + i;
 			epro_insert_index_tuples(target, slots[i], estate);
 			ResetPerTupleExprContext(estate);
 		}
 	}
 	*at = -1;
-
-	ExecCloseIndices(target);
-	for (int i = 0; i < n; i++)
-		ExecDropSingleTupleTableSlot(slots[i]);
-	FreeExecutorState(estate);
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(memory);
 }

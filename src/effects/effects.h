@@ -144,11 +144,28 @@ extern void latency_init(Latency *latency);
 extern void latency_add(Latency *latency, int64 microseconds);
 extern int64 latency_percentile(Latency *latency, double fraction);
 
-/* ---- store.c: the only writer of sinks ---- */
+/* ---- sink.c: how a sink is written, compiled ---- */
+
+/* What the table sink says of one. */
+typedef struct SinkDeclaration
+{
+	int64		id;
+	Oid			relid;
+	Jsonb	   *columns;		/* {"column": "item"}, or NULL */
+	bool		is_long;
+	bool		ignores;
+	bool		required;
+} SinkDeclaration;
+
 typedef struct Sink
 {
+	int64		id;				/* sink.sink_id */
 	Oid			relid;
 	char	   *name;			/* qualified and quoted */
+	const CompiledForm *form;
+	bool		is_long;		/* a row an item, not a row a response */
+	bool		ignores;		/* a row that it holds already is no duplicate */
+	bool		required;		/* as declared */
 	struct SinkColumn *columns;
 	int			ncolumns;
 	struct SinkDefault *defaults;
@@ -156,13 +173,22 @@ typedef struct Sink
 	TupleDesc	shape;
 	ExprState  *condition;		/* NULL: every response */
 	bool		direct;			/* multi-insert, not the executor's road */
+	bool		remote;			/* a foreign table, or with one as partition */
 	SPIPlanPtr	plan;			/* of the executor's road, or NULL */
+	SPIPlanPtr	plan_many;		/* many rows a statement, if remote; or NULL */
 	ExprContext *context;		/* for the defaults */
 	List	   *deferred;		/* its constraints that wait for the commit */
 	int			at;				/* column being formed, for errors; or -1 */
+	const FormNode *item;		/* whose row of a long sink is being formed */
+	int			item_no;		/* its place among the form's items, from 1 */
 	Datum	   *values;			/* scratch, a column of the relation each */
 	bool	   *nulls;
 } Sink;
+
+extern Sink *sink_open(const SinkDeclaration *declared,
+					   const CompiledForm *form, Oid source_id_type);
+
+/* ---- store.c: the only writer of sinks ---- */
 
 /* What the store knows about a response besides its answers. */
 typedef struct StoreFacts
@@ -175,10 +201,16 @@ typedef struct StoreFacts
 	bool		source_id_isnull;
 } StoreFacts;
 
-extern Sink *sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
-					   Oid source_id_type);
-extern HeapTuple sink_form_tuple(Sink *sink, const Response *response,
-								 const StoreFacts *facts, MemoryContext memory);
+/* The rows of one response in one sink; n is 0 where it is not for it. */
+typedef struct SinkRows
+{
+	HeapTuple  *tuples;
+	int			n;
+} SinkRows;
+
+extern bool sink_form_rows(Sink *sink, const Response *response,
+						   const StoreFacts *facts, MemoryContext memory,
+						   SinkRows *rows);
 extern bool sink_error_place(const Sink *sink, const char **location,
 							 const char **column);
 extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);

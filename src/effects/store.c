@@ -2,228 +2,186 @@
  * store.c
  *		The only writer of sinks.
  *
- * A sink's row is formed while the response is at hand, so that an answer
+ * A sink's rows are formed while the response is at hand, so that an answer
  * that does not fit its column is found before the heap is touched.  Plain
  * relations then take whole chunks by multi-insert (bulk.c); partitioned and
  * foreign tables, views, and relations with triggers, rules, row security or
- * generated columns take the executor's road, a prepared INSERT a row.  The
- * result is the same.
+ * generated columns take the executor's road, a prepared INSERT a row, or to
+ * another server many rows a statement.  The result is the same.
  *
- * Columns are matched by name: a response's own facts first, then items.
+ * What a sink is made of is sink.c's.  The caller holds its lock.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "effects/effects.h"
+#include "effects/sink.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
-#include "optimizer/optimizer.h"
-#include "rewrite/rewriteHandler.h"
 #include "stages/form.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "words/errors.h"
 
-/* What a response knows besides its answers, by its column's name. */
-typedef enum Fact
-{
-	FACT_NONE = -1,				/* an item */
-	FACT_STUDY = 0,
-	FACT_SUBJECT_KEY,
-	FACT_FORM,
-	FACT_FORM_VERSION,
-	FACT_VISIT,
-	FACT_AUTHORED,
-	FACT_SOURCE_ID,
-	FACT_RUN_ID,
-	FACT_LOADED_AT
-} Fact;
+/* one statement to a remote sink; its server's wrapper may send it in parts */
+#define STATEMENT_ROWS 500
+#define STATEMENT_BYTES (4 * 1024 * 1024)
 
-static const char *const fact_name[] = {
-	[FACT_STUDY] = "study",
-	[FACT_SUBJECT_KEY] = "subject_key",
-	[FACT_FORM] = "form",
-	[FACT_FORM_VERSION] = "form_version",
-	[FACT_VISIT] = "visit",
-	[FACT_AUTHORED] = "authored",
-	[FACT_SOURCE_ID] = "source_id",
-	[FACT_RUN_ID] = "run_id",
-	[FACT_LOADED_AT] = "loaded_at",
-};
-
-typedef struct SinkColumn
-{
-	AttrNumber	attnum;
-	Oid			type;
-	int32		typmod;
-	const char *name;
-	bool		is_domain;		/* NULL needs a check of its own */
-	Fact		fact;
-	const FormNode *item;		/* when it is no fact */
-} SinkColumn;
-
-/* a column that nothing is mapped to, with a default of its own */
-typedef struct SinkDefault
-{
-	AttrNumber	attnum;
-	ExprState  *expression;
-} SinkDefault;
-
-static bool has_bare_domain(const Sink *sink);
-static bool is_mapped(const Sink *sink, AttrNumber attnum);
-static void list_deferred(Sink *sink, Relation relation);
+static bool form_item_rows(Sink *sink, const Response *response,
+						   const StoreFacts *facts, bool fits,
+						   MemoryContext memory, SinkRows *rows);
+static bool is_answered(const Value *value);
+static bool form_columns(Sink *sink, const Response *response,
+						 const StoreFacts *facts, bool of_item);
+static const char *column_pointer(const Sink *sink, const SinkColumn *column);
+static HeapTuple form_tuple(Sink *sink, MemoryContext memory);
+static void insert_directly(Sink *sink, HeapTuple *tuples, int n,
+							volatile int *at);
+static void insert_each(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+static void insert_many(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+static int	statement_rows(HeapTuple *tuples, int n);
+static Datum column_array(const Sink *sink, const SinkColumn *column,
+						  HeapTuple *tuples, int n);
+static void execute(const Sink *sink, SPIPlanPtr plan, Datum *values,
+					const char *nulls, uint64 n);
 static void settle_deferred(const Sink *sink);
 static void set_deferred(const Sink *sink, bool deferred);
 static void check_domain_null(const SinkColumn *column);
-static void check_privileges(Relation relation, const Sink *sink);
-static bool map_column(SinkColumn *column, const char *name,
-					   const CompiledForm *form);
-static void check_type(const SinkColumn *column, Relation relation,
-					   Oid source_id_type);
-static void check_mapping(Jsonb *columns, Relation relation);
-static char *mapped_name(Jsonb *columns, const char *column);
-static void prepare_insert(Sink *sink);
-static void open_defaults(Sink *sink, Relation relation);
-static ConversionFault fact_datum(const SinkColumn *column,
+static ConversionFault fact_datum(const Sink *sink, const SinkColumn *column,
 								  const Response *response,
 								  const StoreFacts *facts,
 								  Datum *datum, bool *isnull);
 static void span_value(Value *value, const char *data, int len);
+static void text_value(Value *value, const char *text);
 
 /*
- * Compiles a sink for a form, in the current memory context, which it stays
- * in.  Raises an error that names the column when the relation does not fit,
- * and when the current user may not insert.
+ * Forms the sink's rows of a response, in the given memory context: one, or in
+ * a long sink one for each item that is answered.  Returns false, with
+ * findings, when an answer does not fit its column; there are no rows then.
+ * May raise an error of a type's input function or a column's default.
  */
-Sink *
-sink_open(Oid relid, const CompiledForm *form, Jsonb *columns,
-		  Oid source_id_type)
+bool
+sink_form_rows(Sink *sink, const Response *response, const StoreFacts *facts,
+			   MemoryContext memory, SinkRows *rows)
 {
-	Sink	   *sink = palloc0(sizeof(Sink));
-	Relation	relation = try_table_open(relid, AccessShareLock);
-	TupleDesc	shape;
+	bool		fits;
 
-	if (relation == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("a sink of form \"%s\" does not exist any more", form->name),
-				 errhint("Take it off with epro_etl.remove_sink(pipeline, form), and add another.")));
-
-	if (!strchr("rpfv", relation->rd_rel->relkind))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" cannot be a sink", RelationGetRelationName(relation)),
-				 errhint("A sink is a table, a partitioned or foreign table, or a view that takes inserts.")));
-	shape = CreateTupleDescCopyConstr(RelationGetDescr(relation));
-	sink->relid = relid;
-	sink->name = relation_name(relid);
-	sink->shape = shape;
-	sink->columns = palloc0(sizeof(SinkColumn) * shape->natts);
-	sink->values = palloc0(sizeof(Datum) * shape->natts);
-	sink->nulls = palloc0(sizeof(bool) * shape->natts);
-	check_mapping(columns, relation);
-
-	for (int i = 0; i < shape->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(shape, i);
-		SinkColumn *column = &sink->columns[sink->ncolumns];
-		char	   *mapped;
-
-		if (attribute->attisdropped || attribute->attgenerated != '\0')
-			continue;
-		column->attnum = attribute->attnum;
-		column->type = attribute->atttypid;
-		column->typmod = attribute->atttypmod;
-		column->name = pstrdup(NameStr(attribute->attname));
-		mapped = mapped_name(columns, column->name);
-		if (!map_column(column, mapped ? mapped : column->name, form))
-		{
-			if (mapped != NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_OBJECT),
-						 errmsg("form \"%s\" has no item \"%s\" for column \"%s\" of sink \"%s\"",
-								form->name, mapped, column->name,
-								RelationGetRelationName(relation)),
-						 errhint("Map the column to an item of the form, or to study, subject_key, form, form_version, visit, authored, source_id, run_id or loaded_at.")));
-			continue;
-		}
-		check_type(column, relation, source_id_type);
-		if (attribute->attidentity == ATTRIBUTE_IDENTITY_ALWAYS)
-			ereport(ERROR,
-					(errcode(ERRCODE_GENERATED_ALWAYS),
-					 errmsg("column \"%s\" of sink \"%s\" is generated always as identity and cannot be loaded",
-							column->name, RelationGetRelationName(relation)),
-					 errhint("Make it GENERATED BY DEFAULT, or map another column.")));
-		column->is_domain = get_typtype(column->type) == TYPTYPE_DOMAIN;
-		sink->ncolumns++;
-	}
-	if (sink->ncolumns == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
-				 errmsg("sink \"%s\" has no column for any item of form \"%s\"",
-						RelationGetRelationName(relation), form->name),
-				 errhint("Columns are matched by name; map others with columns => '{\"column\": \"item\"}'.")));
-
-	check_privileges(relation, sink);
-	sink->direct = bulk_suits(relation, GetUserId()) && !has_bare_domain(sink);
-	list_deferred(sink, relation);
-	if (sink->direct)
-		open_defaults(sink, relation);
-	else
-		prepare_insert(sink);
-	table_close(relation, AccessShareLock);
-	return sink;
+	rows->n = 0;
+	rows->tuples = NULL;
+	sink->item = NULL;
+	memset(sink->nulls, true, sizeof(bool) * sink->shape->natts);
+	fits = form_columns(sink, response, facts, false);
+	if (sink->is_long)
+		return form_item_rows(sink, response, facts, fits, memory, rows);
+	if (!fits)
+		return false;
+	rows->tuples = MemoryContextAlloc(memory, sizeof(HeapTuple));
+	rows->tuples[rows->n++] = form_tuple(sink, memory);
+	return true;
 }
 
 /*
- * Forms the sink's row of a response, in the given memory context.  Returns
- * NULL, with findings, when an answer does not fit its column.  May raise an
- * error of a type's input function or a column's default.
+ * A row an item; the columns of the response itself are formed already, and
+ * "fits" says whether its facts do.
  */
-HeapTuple
-sink_form_tuple(Sink *sink, const Response *response, const StoreFacts *facts,
-				MemoryContext memory)
+static bool
+form_item_rows(Sink *sink, const Response *response, const StoreFacts *facts,
+			   bool fits, MemoryContext memory, SinkRows *rows)
+{
+	const CompiledForm *form = sink->form;
+	int			answered = 0;
+
+	for (int i = 0; i < form->nnodes; i++)
+		answered += form_node_is_item(form->nodes[i]) &&
+			is_answered(&response->values[i]);
+	if (answered == 0)
+		return fits;
+	rows->tuples = MemoryContextAlloc(memory, sizeof(HeapTuple) * answered);
+
+	sink->item_no = 0;
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		if (!form_node_is_item(form->nodes[i]))
+			continue;
+		sink->item_no++;
+		if (!is_answered(&response->values[i]))
+			continue;
+		sink->item = form->nodes[i];
+		if (!form_columns(sink, response, facts, true))
+			fits = false;
+		if (fits)
+			rows->tuples[rows->n++] = form_tuple(sink, memory);
+	}
+	sink->item = NULL;
+	if (!fits)
+		rows->n = 0;
+	return fits;
+}
+
+static bool
+is_answered(const Value *value)
+{
+	return value->kind > VALUE_NULL;
+}
+
+/*
+ * Fills sink->values: the columns that hold what a long sink knows of the item
+ * at hand, or all others.  False, with findings, when something does not fit.
+ */
+static bool
+form_columns(Sink *sink, const Response *response, const StoreFacts *facts,
+			 bool of_item)
 {
 	bool		fits = true;
-	HeapTuple	formed;
-	MemoryContext caller;
 
-	memset(sink->nulls, true, sizeof(bool) * sink->shape->natts);
 	for (int i = 0; i < sink->ncolumns; i++)
 	{
 		const SinkColumn *column = &sink->columns[i];
 		int			at = column->attnum - 1;
 		ConversionFault fault;
 
+		if ((column->fact >= FACT_ITEM) != of_item)
+			continue;
 		sink->at = i;
 		if (column->item != NULL)
 			fault = value_datum(&response->values[column->item->slot],
 								column->type, column->typmod,
 								&sink->values[at], &sink->nulls[at]);
 		else
-			fault = fact_datum(column, response, facts,
+			fault = fact_datum(sink, column, response, facts,
 							   &sink->values[at], &sink->nulls[at]);
 		if (fault == NULL && column->is_domain && sink->nulls[at])
 			check_domain_null(column);
 		if (fault != NULL)
 		{
 			finding_add(response->findings, FINDING_CONVERSION, SEVERITY_ERROR,
-						column->item ? column->item->pointer : "",
-						column->name, fault);
+						column_pointer(sink, column), column->name, fault);
 			fits = false;
 		}
 	}
 	sink->at = -1;
-	if (!fits)
-		return NULL;
+	return fits;
+}
+
+/* Which item a column is about; the empty pointer is the whole response. */
+static const char *
+column_pointer(const Sink *sink, const SinkColumn *column)
+{
+	const FormNode *item = column->fact >= FACT_ITEM ? sink->item : column->item;
+
+	return item ? item->pointer : "";
+}
+
+/* A row of sink->values, and of defaults where nothing is mapped. */
+static HeapTuple
+form_tuple(Sink *sink, MemoryContext memory)
+{
+	MemoryContext caller;
+	HeapTuple	formed;
+
 	if (sink->ndefaults > 0)
 		ResetExprContext(sink->context);
 	for (int i = 0; i < sink->ndefaults; i++)
@@ -247,19 +205,10 @@ sink_form_tuple(Sink *sink, const Response *response, const StoreFacts *facts,
 void
 sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 {
+	*at = -1;
 	if (sink->direct)
 	{
-		Relation	relation = table_open(sink->relid, RowExclusiveLock);
-
-		if (!equalTupleDescs(sink->shape, RelationGetDescr(relation)) ||
-			!bulk_suits(relation, GetUserId()))
-			ereport(ERROR,
-					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
-					 errmsg("sink \"%s\" was altered during the run",
-							RelationGetRelationName(relation)),
-					 errhint("What was committed stays; run the pipeline again for the rest.")));
-		bulk_insert(relation, tuples, n, at);
-		table_close(relation, NoLock);
+		insert_directly(sink, tuples, n, at);
 		return;
 	}
 
@@ -267,11 +216,41 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 	settle_deferred(sink);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	if (sink->plan_many != NULL)
+		insert_many(sink, tuples, n, at);
+	else
+		insert_each(sink, tuples, n, at);
+	*at = -1;
+	SPI_finish();
+	set_deferred(sink, true);
+}
+
+static void
+insert_directly(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
+{
+	Relation	relation = table_open(sink->relid, RowExclusiveLock);
+
+	if (!equalTupleDescs(sink->shape, RelationGetDescr(relation)) ||
+		!bulk_suits(relation, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+				 errmsg("sink \"%s\" was altered during the run",
+						RelationGetRelationName(relation)),
+				 errhint("What was committed stays; run the pipeline again for the rest.")));
+	bulk_insert(relation, tuples, n, at);
+	table_close(relation, NoLock);
+}
+
+/* A statement a row. */
+static void
+insert_each(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
+{
+	char	   *nulls = palloc(sink->ncolumns + 1);
+	Datum	   *values = palloc(sizeof(Datum) * sink->ncolumns);
+
+	nulls[sink->ncolumns] = '\0';
 	for (int i = 0; i < n; i++)
 	{
-		char	   *nulls = palloc(sink->ncolumns + 1);
-		Datum	   *values = palloc(sizeof(Datum) * sink->ncolumns);
-
 		CHECK_FOR_INTERRUPTS();
 		*at = i;
 		for (int c = 0; c < sink->ncolumns; c++)
@@ -282,22 +261,83 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 									 sink->shape, &isnull);
 			nulls[c] = isnull ? 'n' : ' ';
 		}
-		nulls[sink->ncolumns] = '\0';
-		if (SPI_execute_plan(sink->plan, values, nulls, false, 0) != SPI_OK_INSERT ||
-			SPI_processed != 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-					 errmsg("sink \"%s\" did not store a row that it was given", sink->name)));
-		pfree(nulls);
-		pfree(values);
+		execute(sink, sink->plan, values, nulls, 1);
 	}
-	*at = -1;
-	SPI_finish();
-	set_deferred(sink, true);
 }
 
 /*
- * Where sink_form_tuple() was when it raised an error: the item's JSON Pointer
+ * Many rows a statement, so that they cross the network together.  Of a
+ * statement that is refused, the row is not known.
+ */
+static void
+insert_many(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "epro_etl rows of a statement",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = CurrentMemoryContext;
+	Datum	   *arrays = palloc(sizeof(Datum) * sink->ncolumns);
+
+	for (int from = 0, count; from < n; from += count)
+	{
+		CHECK_FOR_INTERRUPTS();
+		count = statement_rows(tuples + from, n - from);
+		*at = count == 1 ? from : -1;
+		MemoryContextReset(memory);
+		MemoryContextSwitchTo(memory);
+		for (int c = 0; c < sink->ncolumns; c++)
+			arrays[c] = column_array(sink, &sink->columns[c], tuples + from, count);
+		MemoryContextSwitchTo(caller);
+		execute(sink, sink->plan_many, arrays, NULL, count);
+	}
+	MemoryContextDelete(memory);
+}
+
+/* How many of the next n rows go in together. */
+static int
+statement_rows(HeapTuple *tuples, int n)
+{
+	Size		bytes = 0;
+	int			count = 0;
+
+	while (count < Min(n, STATEMENT_ROWS) && bytes < STATEMENT_BYTES)
+		bytes += tuples[count++]->t_len;
+	return count;
+}
+
+/* One column of n rows, as an array in the current memory context. */
+static Datum
+column_array(const Sink *sink, const SinkColumn *column, HeapTuple *tuples,
+			 int n)
+{
+	Datum	   *values = palloc(sizeof(Datum) * n);
+	bool	   *nulls = palloc(sizeof(bool) * n);
+	int			lower = 1;
+	int16		len;
+	bool		by_value;
+	char		align;
+
+	for (int i = 0; i < n; i++)
+		values[i] = heap_getattr(tuples[i], column->attnum, sink->shape, &nulls[i]);
+	get_typlenbyvalalign(column->type, &len, &by_value, &align);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, column->type,
+											  len, by_value, align));
+}
+
+/* Runs an INSERT of n rows: all must arrive, or be there already. */
+static void
+execute(const Sink *sink, SPIPlanPtr plan, Datum *values, const char *nulls,
+		uint64 n)
+{
+	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT ||
+		(SPI_processed != n && !sink->ignores))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("sink \"%s\" did not store a row that it was given", sink->name)));
+}
+
+/*
+ * Where sink_form_rows() was when it raised an error: the item's JSON Pointer
  * and the column.  False when it was at no column.
  */
 bool
@@ -307,83 +347,9 @@ sink_error_place(const Sink *sink, const char **location, const char **column)
 
 	if (at == NULL)
 		return false;
-	*location = at->item ? at->item->pointer : "";
+	*location = column_pointer(sink, at);
 	*column = at->name;
 	return true;
-}
-
-static void
-check_privileges(Relation relation, const Sink *sink)
-{
-	if (pg_class_aclcheck(sink->relid, GetUserId(), ACL_INSERT) == ACLCHECK_OK)
-		return;
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		if (pg_attribute_aclcheck(sink->relid, sink->columns[i].attnum,
-								  GetUserId(), ACL_INSERT) != ACLCHECK_OK)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for sink \"%s\"",
-							RelationGetRelationName(relation)),
-					 errhint("A run needs INSERT on its sinks.")));
-	}
-}
-
-/*
- * A column of a domain that nothing is mapped to: the executor asks the domain
- * about its NULL or default, multi-insert would not.
- */
-static bool
-has_bare_domain(const Sink *sink)
-{
-	for (int i = 0; i < sink->shape->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(sink->shape, i);
-
-		if (!attribute->attisdropped && !is_mapped(sink, attribute->attnum) &&
-			get_typtype(attribute->atttypid) == TYPTYPE_DOMAIN)
-			return true;
-	}
-	return false;
-}
-
-/* Does anything go into the column? */
-static bool
-is_mapped(const Sink *sink, AttrNumber attnum)
-{
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		if (sink->columns[i].attnum == attnum)
-			return true;
-	}
-	return false;
-}
-
-/* Names the constraints that would wait for the commit, partitions' included. */
-static void
-list_deferred(Sink *sink, Relation relation)
-{
-	List	   *relids = list_make1_oid(RelationGetRelid(relation));
-	ListCell   *cell;
-
-	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-		relids = find_all_inheritors(RelationGetRelid(relation), AccessShareLock, NULL);
-	foreach(cell, relids)
-	{
-		Relation	part = table_open(lfirst_oid(cell), AccessShareLock);
-		TriggerDesc *triggers = part->trigdesc;
-		char	   *schema = get_namespace_name(RelationGetNamespace(part));
-
-		for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-		{
-			Trigger    *trigger = &triggers->triggers[i];
-
-			if (trigger->tginitdeferred && OidIsValid(trigger->tgconstraint))
-				sink->deferred = lappend(sink->deferred,
-										 makeRangeVar(schema, get_constraint_name(trigger->tgconstraint), -1));
-		}
-		table_close(part, AccessShareLock);
-	}
 }
 
 /*
@@ -439,166 +405,14 @@ check_domain_null(const SinkColumn *column)
 	(void) OidInputFunctionCall(input, NULL, ioparam, column->typmod);
 }
 
-/* What a column holds: a fact, or else an item. */
-static bool
-map_column(SinkColumn *column, const char *name, const CompiledForm *form)
-{
-	column->fact = FACT_NONE;
-	column->item = NULL;
-	for (int i = 0; i < (int) lengthof(fact_name); i++)
-	{
-		if (strcmp(name, fact_name[i]) == 0)
-		{
-			column->fact = (Fact) i;
-			return true;
-		}
-	}
-	column->item = form_find(form, name);
-	return column->item != NULL;
-}
-
-static void
-check_type(const SinkColumn *column, Relation relation, Oid source_id_type)
-{
-	bool		fits = true;
-	const char *what = column->item ? column->item->name : fact_name[column->fact];
-	Oid			base = getBaseType(column->type);
-	Oid			offered = TEXTOID;
-
-	if (column->item != NULL)
-	{
-		fits = item_type_loads(column->item->type, column->type);
-		offered = item_type_oid(column->item->type, column->item->fits_int4);
-	}
-	else
-	{
-		switch (column->fact)
-		{
-			case FACT_AUTHORED:
-			case FACT_LOADED_AT:
-				offered = TIMESTAMPTZOID;
-				fits = base == TIMESTAMPTZOID;
-				break;
-			case FACT_RUN_ID:
-				offered = INT8OID;
-				fits = base == INT8OID;
-				break;
-			case FACT_SOURCE_ID:
-				offered = source_id_type;
-				fits = base == source_id_type || item_type_loads(ITEM_TEXT, base);
-				break;
-			default:
-				fits = item_type_loads(ITEM_TEXT, base);
-				break;
-		}
-	}
-	if (!fits)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of sink \"%s\" is of type %s and cannot take \"%s\"",
-						column->name, RelationGetRelationName(relation),
-						format_type_be(column->type), what),
-				 errhint("Make it %s, or map another column.", format_type_be(offered))));
-}
-
-/* A mapping for a column that is not there is a typing error. */
-static void
-check_mapping(Jsonb *columns, Relation relation)
-{
-	JsonbIterator *iterator;
-	JsonbValue	key;
-	JsonbValue	value;
-
-	if (columns == NULL)
-		return;
-	iterator = JsonbIteratorInit(&columns->root);
-	(void) JsonbIteratorNext(&iterator, &key, false);
-	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
-	{
-		char	   *name = pnstrdup(key.val.string.val, key.val.string.len);
-
-		(void) JsonbIteratorNext(&iterator, &value, true);
-		if (get_attnum(RelationGetRelid(relation), name) <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("sink \"%s\" has no column \"%s\"",
-							RelationGetRelationName(relation), name),
-					 errhint("The mapping names columns of the sink on the left and items on the right.")));
-		if (value.type != jbvString)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the mapping of column \"%s\" must be the name of an item", name)));
-	}
-}
-
-static char *
-mapped_name(Jsonb *columns, const char *column)
-{
-	JsonbValue *found;
-
-	if (columns == NULL)
-		return NULL;
-	found = getKeyJsonValueFromContainer(&columns->root, column, strlen(column), NULL);
-	if (found == NULL)
-		return NULL;
-	return pnstrdup(found->val.string.val, found->val.string.len);
-}
-
-/* The executor's road: one INSERT, prepared once. */
-static void
-prepare_insert(Sink *sink)
-{
-	MemoryContext memory = CurrentMemoryContext;
-	StringInfoData names;
-	StringInfoData places;
-	Oid		   *types = palloc(sizeof(Oid) * sink->ncolumns);
-
-	initStringInfo(&names);
-	initStringInfo(&places);
-	for (int i = 0; i < sink->ncolumns; i++)
-	{
-		appendStringInfo(&names, "%s%s", i ? ", " : "",
-						 quote_identifier(sink->columns[i].name));
-		appendStringInfo(&places, "%s$%d", i ? ", " : "", i + 1);
-		types[i] = sink->columns[i].type;
-	}
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	sink->plan = plan_keep(SPI_prepare(psprintf("INSERT INTO %s (%s) VALUES (%s)",
-												sink->name, names.data, places.data),
-									   sink->ncolumns, types), memory);
-	SPI_finish();
-}
-
-/* Defaults of columns that nothing is mapped to, as COPY evaluates them. */
-static void
-open_defaults(Sink *sink, Relation relation)
-{
-	sink->context = CreateStandaloneExprContext();
-	sink->defaults = palloc0(sizeof(SinkDefault) * sink->shape->natts);
-	for (int i = 0; i < sink->shape->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(sink->shape, i);
-		Node	   *expression;
-
-		if (attribute->attisdropped || is_mapped(sink, attribute->attnum))
-			continue;
-		expression = build_column_default(relation, attribute->attnum);
-		if (expression == NULL)
-			continue;
-		sink->defaults[sink->ndefaults].attnum = attribute->attnum;
-		sink->defaults[sink->ndefaults++].expression =
-			ExecInitExpr(expression_planner((Expr *) expression), NULL);
-	}
-}
-
 static ConversionFault
-fact_datum(const SinkColumn *column, const Response *response,
+fact_datum(const Sink *sink, const SinkColumn *column, const Response *response,
 		   const StoreFacts *facts, Datum *datum, bool *isnull)
 {
 	Value		value;
 
 	*isnull = false;
+	*datum = (Datum) 0;
 	switch (column->fact)
 	{
 		case FACT_AUTHORED:
@@ -627,14 +441,34 @@ fact_datum(const SinkColumn *column, const Response *response,
 			span_value(&value, response->subject_key, SUBJECT_KEY_LENGTH);
 			break;
 		case FACT_FORM:
-			span_value(&value, facts->form->name, strlen(facts->form->name));
+			text_value(&value, facts->form->name);
 			break;
 		case FACT_FORM_VERSION:
-			span_value(&value, facts->form->version, strlen(facts->form->version));
+			text_value(&value, facts->form->version);
 			break;
 		case FACT_VISIT:
 			span_value(&value, response->visit.data, response->visit.len);
 			break;
+		case FACT_ITEM:
+			text_value(&value, sink->item->name);
+			break;
+		case FACT_ITEM_NO:
+			memset(&value, 0, sizeof(value));
+			value.kind = VALUE_INTEGER;
+			value.number = sink->item_no;
+			break;
+		case FACT_LOCATION:
+			text_value(&value, sink->item->pointer);
+			break;
+		case FACT_VALUE:
+			value = response->values[sink->item->slot];
+			break;
+		case FACT_VALUE_NUMBER:
+			value = response->values[sink->item->slot];
+			if (value.kind == VALUE_INTEGER || value.kind == VALUE_NUMERIC)
+				break;
+			*isnull = true;
+			return NULL;
 		case FACT_NONE:
 			Assert(false);
 			return "is no fact";
@@ -649,4 +483,10 @@ span_value(Value *value, const char *data, int len)
 	value->kind = data ? VALUE_TEXT : VALUE_NULL;
 	value->data = data;
 	value->len = len;
+}
+
+static void
+text_value(Value *value, const char *text)
+{
+	span_value(value, text, (int) strlen(text));
 }

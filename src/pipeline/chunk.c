@@ -93,7 +93,7 @@ typedef struct Row
 	bool		ended;			/* no stage has more to say about it */
 	int			first;			/* of the chunk's findings */
 	int			nfindings;
-	HeapTuple  *formed;			/* a sink each; NULL: not for this sink */
+	SinkRows   *formed;			/* a sink each */
 } Row;
 
 typedef struct Chunk
@@ -108,7 +108,7 @@ typedef struct Chunk
 	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
 	HeapTuple  *batch;			/* scratch of the store */
-	int		   *batch_row;		/* which row each of the batch is */
+	int		   *batch_row;		/* which row each of the batch is of */
 	volatile int batch_at;		/* of the insert at hand; -1: not known */
 	TimestampTz loaded_at;
 	int64		skipped;		/* checks not evaluated */
@@ -128,6 +128,7 @@ static void form_rows(Chunk *chunk);
 static void end_row(Chunk *chunk);
 static void absorb_judging_error(Chunk *chunk, ErrorData *error);
 static void store_rows(Chunk *chunk);
+static Size most_tuples(const Chunk *chunk);
 static bool try_store(Chunk *chunk, int from, int to);
 static void insert_rows(Chunk *chunk, int from, int to);
 static void reject_stored(Chunk *chunk, int at, ErrorData *error);
@@ -482,7 +483,7 @@ pack_row(Chunk *chunk)
 	row->parcel->packed_len = message.len;
 }
 
-/* Forms the row of every sink that the response is for. */
+/* Forms the rows of every sink that the response is for. */
 static void
 form_rows(Chunk *chunk)
 {
@@ -491,17 +492,21 @@ form_rows(Chunk *chunk)
 	PipelineForm *form = row->form;
 	StoreFacts	facts = {0};
 	bool		any = false;
+	bool		empty = false;
 
+	/* an error may have broken off the forming of another response's row */
+	chunk->forming = NULL;
 	facts.form = form->form;
 	facts.run_id = run->run_id;
 	facts.loaded_at = chunk->loaded_at;
 	facts.source_id = claim_id(run->claim, row->original, &facts.source_id_type,
 							   &facts.source_id_isnull);
 	row->formed = MemoryContextAllocZero(run->chunk_memory,
-										 sizeof(HeapTuple) * form->nsinks);
+										 sizeof(SinkRows) * form->nsinks);
 	for (int i = 0; i < form->nsinks; i++)
 	{
 		Sink	   *sink = form->sinks[i];
+		bool		fits;
 
 		if (sink->condition != NULL)
 		{
@@ -513,15 +518,19 @@ form_rows(Chunk *chunk)
 			if (isnull || !holds)
 				continue;
 		}
-		any = true;
 		chunk->forming = sink;
-		row->formed[i] = sink_form_tuple(sink, &run->response, &facts,
-										 run->chunk_memory);
+		fits = sink_form_rows(sink, &run->response, &facts, run->chunk_memory,
+							  &row->formed[i]);
 		chunk->forming = NULL;
+		if (fits && row->formed[i].n == 0)
+			empty = true;
+		else
+			any = true;
 	}
 	/* a response must arrive somewhere: it may not vanish between conditions */
 	if (!any)
 		finding_add(&run->findings, FINDING_FORM, SEVERITY_ERROR, NULL, "sink",
+					empty ? "no item is answered: nothing to store" :
 					"no sink's condition holds for the response");
 }
 
@@ -604,9 +613,10 @@ store_rows(Chunk *chunk)
 {
 	int			from = 0;
 	int			attempt = chunk->n;
+	Size		room = most_tuples(chunk);
 
-	chunk->batch = palloc(sizeof(HeapTuple) * chunk->n);
-	chunk->batch_row = palloc(sizeof(int) * chunk->n);
+	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
+	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
 	while (from < chunk->n)
 	{
 		int			to = Min(chunk->n, from + attempt);
@@ -622,6 +632,26 @@ store_rows(Chunk *chunk)
 		else
 			attempt = Max(1, (to - from) / 2);
 	}
+}
+
+/* How many tuples one sink can be given at once, at most. */
+static Size
+most_tuples(const Chunk *chunk)
+{
+	Size		n = 1;
+
+	for (int i = 0; i < chunk->n; i++)
+	{
+		const Row  *row = &chunk->rows[i];
+		int			most = 0;
+
+		if (row->verdict != VERDICT_PASSED)
+			continue;
+		for (int s = 0; s < row->form->nsinks; s++)
+			most = Max(most, row->formed[s].n);
+		n += most;
+	}
+	return n;
 }
 
 /*
@@ -687,11 +717,13 @@ insert_rows(Chunk *chunk, int from, int to)
 			{
 				Row		   *row = &chunk->rows[i];
 
-				if (row->form != form || row->verdict != VERDICT_PASSED ||
-					row->formed[s] == NULL)
+				if (row->form != form || row->verdict != VERDICT_PASSED)
 					continue;
-				chunk->batch[n] = row->formed[s];
-				chunk->batch_row[n++] = i;
+				for (int t = 0; t < row->formed[s].n; t++)
+				{
+					chunk->batch[n] = row->formed[s].tuples[t];
+					chunk->batch_row[n++] = i;
+				}
 			}
 			if (n > 0)
 				sink_insert(form->sinks[s], chunk->batch, n, &chunk->batch_at);
@@ -730,7 +762,8 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 			message = "the row that the sink refers to does not exist";
 			break;
 		case ERRCODE_CHECK_VIOLATION:
-			message = error->constraint_name ?
+			/* another server names neither constraint nor table */
+			message = error->constraint_name || !error->table_name ?
 				"a check constraint of the sink does not hold" :
 				"no partition of the sink takes the row";
 			break;

@@ -3,7 +3,7 @@
  *		From the configuration tables to a compiled pipeline.
  *
  * A run is pinned to versions: its first worker decides which form, edit
- * checks and de-identification rules are current and writes them into the
+ * checks, de-identification rules and sinks are current and writes them into the
  * ledger; every worker compiles exactly these, also when it has to compile
  * again in the middle of the run because a relation or function changed.
  *
@@ -50,6 +50,7 @@ static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
 static char *column_text(uint64 row, int column, MemoryContext memory);
 static Jsonb *column_jsonb(uint64 row, int column, MemoryContext memory);
+static Datum column_datum(uint64 row, int column);
 static char *setting_text(Jsonb *settings, const char *role, const char *inner);
 
 /*
@@ -87,7 +88,7 @@ pipeline_find(const char *name, Oid *source)
 	return id;
 }
 
-/* Which form, edit checks and rules are current, as the ledger records them. */
+/* Which form, edit checks, rules and sinks are current, as the ledger records them. */
 Jsonb *
 pipeline_versions(int64 pipeline_id)
 {
@@ -103,7 +104,9 @@ pipeline_versions(int64 pipeline_id)
 		  " 'edit_checks', coalesce((SELECT jsonb_agg(c.check_id ORDER BY c.check_id)"
 		  "   FROM epro_etl.edit_check c WHERE c.form = f.name AND c.removed_at IS NULL), '[]'),"
 		  " 'deid_rules', coalesce((SELECT jsonb_agg(d.rule_id ORDER BY d.rule_id)"
-		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'))), '{}')"
+		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'),"
+		  " 'sinks', (SELECT jsonb_agg(s.sink_id ORDER BY s.sink_id)"
+		  "   FROM epro_etl.sink s WHERE s.form = f.name AND s.pipeline_id = $1))), '{}')"
 		  " FROM (SELECT DISTINCT ON (name) name, form_id, version FROM epro_etl.form"
 		  "   WHERE name IN (SELECT s.form FROM epro_etl.sink s WHERE s.pipeline_id = $1)"
 		  "   ORDER BY name, form_id DESC) f",
@@ -469,39 +472,45 @@ load_rules(Pipeline *pipeline)
 	}
 }
 
+/* Those of the pinned sinks that are still there: one can be taken off any time. */
 static void
 load_sinks(Pipeline *pipeline)
 {
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(pipeline->id)};
+	Oid			types[] = {INT8OID, JSONBOID};
+	Datum		values[] = {Int64GetDatum(pipeline->id), JsonbPGetDatum(pipeline->versions)};
 	OwnerScope	scope;
 	Oid			id_type;
 	uint64		n;
 	struct
 	{
+		SinkDeclaration declared;
 		char	   *form;
-		Oid			target;
-		Jsonb	   *columns;
 		char	   *condition;
 		char	   *lost;
 	}		   *given;
 
 	owner_begin(&scope);
-	n = query("SELECT s.form, s.target, s.columns, s.condition,"
+	n = query("SELECT s.form, s.condition,"
 			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
-			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1)"
-			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 ORDER BY s.sink_id", 1, types, values);
+			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
+			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required"
+			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.sink_id IN"
+			  "  (SELECT i::bigint FROM jsonb_array_elements_text($2 -> s.form -> 'sinks') i)"
+			  " ORDER BY s.sink_id", 2, types, values);
 	given = MemoryContextAllocZero(pipeline->memory, sizeof(*given) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
-		bool		isnull;
+		SinkDeclaration *declared = &given[i].declared;
 
 		given[i].form = column_text(i, 1, pipeline->memory);
-		given[i].target = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
-														 SPI_tuptable->tupdesc, 2, &isnull));
-		given[i].columns = column_jsonb(i, 3, pipeline->memory);
-		given[i].condition = column_text(i, 4, pipeline->memory);
-		given[i].lost = column_text(i, 5, pipeline->memory);
+		given[i].condition = column_text(i, 2, pipeline->memory);
+		given[i].lost = column_text(i, 3, pipeline->memory);
+		declared->columns = column_jsonb(i, 4, pipeline->memory);
+		declared->id = DatumGetInt64(column_datum(i, 5));
+		declared->relid = DatumGetObjectId(column_datum(i, 6));
+		declared->is_long = DatumGetBool(column_datum(i, 7));
+		declared->ignores = DatumGetBool(column_datum(i, 8));
+		declared->required = DatumGetBool(column_datum(i, 9));
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
@@ -518,13 +527,13 @@ load_sinks(Pipeline *pipeline)
 
 		if (form == NULL)
 			continue;
-		if (given[i].lost != NULL && get_rel_name(given[i].target) != NULL)
+		if (given[i].lost != NULL && get_rel_name(given[i].declared.relid) != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
 					 errmsg("sink \"%s\" was altered: it has lost column \"%s\"",
-							get_rel_name(given[i].target), given[i].lost),
+							get_rel_name(given[i].declared.relid), given[i].lost),
 					 errhint("Give the column back, or take the sink off with epro_etl.remove_sink() and add it anew.")));
-		sink = sink_open(given[i].target, form->form, given[i].columns, id_type);
+		sink = sink_open(&given[i].declared, form->form, id_type);
 		if (given[i].condition != NULL)
 			sink->condition = checkset_compile(form->checks, given[i].condition,
 											   "condition of a sink");
@@ -578,6 +587,16 @@ column_jsonb(uint64 row, int column, MemoryContext memory)
 	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(datum);
 	MemoryContextSwitchTo(caller);
 	return copy;
+}
+
+/* A column by value, which is not null. */
+static Datum
+column_datum(uint64 row, int column)
+{
+	bool		isnull;
+
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 &isnull);
 }
 
 /* A role's column (inner NULL), or its constant: {"study": {"value": "X"}} */

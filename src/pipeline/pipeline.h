@@ -27,7 +27,7 @@ typedef struct Pipeline
 	Source		source;
 	PipelineForm *forms;		/* sorted by name */
 	int			nforms;
-	Jsonb	   *versions;		/* which form, checks and rules were compiled */
+	Jsonb	   *versions;		/* which form, checks, rules, sinks were compiled */
 	MemoryContext memory;		/* all of it */
 } Pipeline;
 

@@ -31,7 +31,7 @@ SELECT bag_eq($$
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
     ('drop_pipeline(name text) -> void'),
     ('create_sink(pipeline text, form text, target text, shape text) -> regclass'),
-    ('add_sink(pipeline text, form text, target regclass, shape text, columns jsonb, condition text, on_duplicate text) -> void'),
+    ('add_sink(pipeline text, form text, target regclass, shape text, columns jsonb, condition text, on_duplicate text, required boolean) -> void'),
     ('remove_sink(pipeline text, form text, target regclass) -> void'),
     ('run(pipeline text, workers integer, max_rejects bigint, max_reject_ratio double precision, timeout interval, dry_run boolean, reason text) -> record'),
     ('start_run(pipeline text, workers integer, max_rejects bigint, max_reject_ratio double precision, timeout interval, dry_run boolean, reason text) -> bigint'),
