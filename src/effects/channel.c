@@ -627,6 +627,11 @@ detach_callback(dsm_segment *segment, Datum arg)
 {
 	ChannelEnd *end = (ChannelEnd *) DatumGetPointer(arg);
 
+	/*
+	 * Who died in a wait outside a transaction is still on a list in this
+	 * segment, and the server would take it off only when that is gone.
+	 */
+	ConditionVariableCancelSleep();
 	/* the server has struck this callback off its list */
 	end->segment = NULL;
 	channel_detach(end);

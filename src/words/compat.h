@@ -38,7 +38,11 @@
 #include "catalog/pg_database.h"
 #define epro_database_aclcheck(database, role, mode) \
 	object_aclcheck(DatabaseRelationId, database, role, mode)
+#define epro_owns_database(database, role) \
+	object_ownercheck(DatabaseRelationId, database, role)
 #else
+#define epro_owns_database(database, role) \
+	pg_database_ownercheck(database, role)
 #define epro_database_aclcheck(database, role, mode) \
 	pg_database_aclcheck(database, role, mode)
 #endif
