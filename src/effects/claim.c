@@ -578,10 +578,14 @@ void
 claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 				HeapTuple *rows, ClaimFate *fates)
 {
+	Oid			file;
+
 	claim->ntaken = 0;
 	claim->remainder = false;
 	claim->deformed = NULL;
 	open_source(claim);
+	/* locked by now: nobody rewrites it until the transaction's end */
+	file = epro_relation_file(claim->relation);
 	if (claim->direct)
 	{
 		TupleTableSlot *slot = table_slot_create(claim->relation, NULL);
@@ -589,7 +593,8 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 		for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			fates[i] = fetch_directly(claim, &addresses[i], take, slot);
+			fates[i] = addresses[i].file != file ? CLAIM_GONE :
+				fetch_directly(claim, &addresses[i], take, slot);
 			rows[i] = fates[i] == CLAIM_TAKEN ? ExecCopySlotHeapTuple(slot) : NULL;
 			ExecClearTuple(slot);
 		}
@@ -600,7 +605,9 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 		for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			fates[i] = fetch_by_sql(claim, &addresses[i], take, &rows[i]);
+			rows[i] = NULL;
+			fates[i] = addresses[i].file != file ? CLAIM_GONE :
+				fetch_by_sql(claim, &addresses[i], take, &rows[i]);
 		}
 	}
 	table_close(claim->relation, NoLock);

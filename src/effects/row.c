@@ -16,7 +16,6 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-static void push_column(JsonbParseState **state, Oid type, Datum given);
 static void deform(Claim *claim, HeapTuple row);
 static Span read_text(Claim *claim, Role role);
 
@@ -110,7 +109,8 @@ claim_original(Claim *claim, HeapTuple row)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-static void
+/* Pushes a column's value: what jsonb can hold as itself, else its text. */
+void
 push_column(JsonbParseState **state, Oid type, Datum given)
 {
 	JsonbValue	value;

@@ -21,12 +21,14 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "words/errors.h"
 
 PG_FUNCTION_INFO_V1(epro_etl_launch_stream);
 PG_FUNCTION_INFO_V1(epro_etl_stop_stream);
+PG_FUNCTION_INFO_V1(epro_etl_deliver);
 PG_FUNCTION_INFO_V1(epro_etl_stream_status);
 PG_FUNCTION_INFO_V1(epro_etl_channel_status);
 PG_FUNCTION_INFO_V1(epro_etl_wake_stream);
@@ -139,6 +141,32 @@ epro_etl_stop_stream(PG_FUNCTION_ARGS)
 	if (running)
 		wait_for_end(pipeline_id, until);
 	PG_RETURN_BOOL(wanted || running);
+}
+
+/* deliver(pipeline): what the outbox holds for its sinks, in this transaction. */
+Datum
+epro_etl_deliver(PG_FUNCTION_ARGS)
+{
+	Run			run = {0};
+	Oid			source;
+	int64		pipeline_id = pipeline_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &source);
+	int64		total = 0;
+	int			delivered;
+
+	PreventCommandDuringRecovery("epro_etl.deliver()");
+	PreventCommandIfReadOnly("epro_etl.deliver()");
+	run.pipeline = pipeline_load(pipeline_id, pipeline_versions(pipeline_id));
+	run_begin(&run, NULL);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		delivered = run_deliver(&run);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+		total += delivered;
+	} while (delivered > 0);
+	PG_RETURN_INT64(total);
 }
 
 /* {"deidentify": 2, "store": 1}: stages in which a group of workers begins. */

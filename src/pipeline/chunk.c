@@ -164,6 +164,7 @@ begin_chunk(Run *run, Chunk *chunk)
 	MemoryContextReset(run->chunk_memory);
 	memset(&run->findings, 0, sizeof(run->findings));
 	run->findings.memory = run->chunk_memory;
+	run->remotes = NIL;
 	chunk->run = run;
 	chunk->end = run->last == STAGE_STORE ? STEP_DONE : first_step[run->last + 1];
 	chunk->loaded_at = GetCurrentTransactionStartTimestamp();

@@ -57,6 +57,8 @@ typedef struct Chunk
 	int			next_check;
 	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
+	Sink	   *storing;		/* that is being written, or NULL */
+	bool		again;			/* the try failed for no row: it is to be done again */
 	HeapTuple  *batch;			/* scratch of the store */
 	int		   *batch_row;		/* which row each of the batch is of */
 	volatile int batch_at;		/* of the insert at hand; -1: not known */

@@ -6,6 +6,11 @@
  * others are tried again, in tries that begin small and grow: every row is
  * inserted a bounded number of times, however many are refused, and there is
  * never a subtransaction a row.
+ *
+ * A sink on another server can be away.  If it is not required, its rows go
+ * into the outbox, and the others' go on.  If it is, a stream holds the
+ * responses that it is to have: they stay in the source, and the chunk is done
+ * again without them; a batch ends with the error.
  */
 #include "postgres.h"
 
@@ -18,9 +23,17 @@
 #include "utils/resowner.h"
 #include "words/errors.h"
 
+/* rows that one step takes out of the outbox for one sink */
+#define MOST_DELIVERED 500
+
 static Size most_tuples(const Chunk *chunk);
 static bool try_store(Chunk *chunk, int from, int to);
 static void insert_rows(Chunk *chunk, int from, int to);
+static void insert_batch(Chunk *chunk, Sink *sink, int n);
+static void hold_rows(Chunk *chunk);
+static void do_without(Chunk *chunk, ErrorData *error);
+static int	deliver_to(Run *run, Sink *sink);
+static const char *source_id(Chunk *chunk, Row *row);
 static void reject_stored(Chunk *chunk, int at, ErrorData *error);
 static bool is_sink_column(const PipelineForm *form, const char *name);
 
@@ -34,6 +47,7 @@ store_rows(Chunk *chunk)
 
 	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
 	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
+	hold_rows(chunk);
 	while (from < chunk->n)
 	{
 		int			to = Min(chunk->n, from + attempt);
@@ -44,6 +58,8 @@ store_rows(Chunk *chunk)
 			from = to;
 			attempt = Min(attempt * 2, chunk->n);
 		}
+		else if (chunk->again)
+			continue;
 		else if (chunk->stored >= 0)
 			attempt = Max(1, 2 * (chunk->stored - from));
 		else
@@ -74,7 +90,8 @@ most_tuples(const Chunk *chunk)
 /*
  * Stores the rows from..to in one subtransaction.  If the data is refused,
  * returns false: chunk->stored is the row, rejected by now, or -1 when it is
- * not known which one it was.
+ * not known which one it was.  Also false, with chunk->again, when a sink has
+ * gone away that can be done without.
  */
 static bool
 try_store(Chunk *chunk, int from, int to)
@@ -85,6 +102,8 @@ try_store(Chunk *chunk, int from, int to)
 
 	chunk->stored = -1;
 	chunk->batch_at = -1;
+	chunk->again = false;
+	chunk->storing = NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
@@ -101,8 +120,11 @@ try_store(Chunk *chunk, int from, int to)
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
 		if (!error_is_datas(error->sqlerrcode))
-			ReThrowError(error);
-		if (chunk->batch_at >= 0)
+		{
+			do_without(chunk, error);
+			chunk->again = true;
+		}
+		else if (chunk->batch_at >= 0)
 			chunk->stored = chunk->batch_row[chunk->batch_at];
 		else if (to - from == 1)
 			chunk->stored = from;
@@ -143,9 +165,175 @@ insert_rows(Chunk *chunk, int from, int to)
 				}
 			}
 			if (n > 0)
-				sink_insert(form->sinks[s], chunk->batch, n, &chunk->batch_at);
+				insert_batch(chunk, form->sinks[s], n);
 		}
 	}
+}
+
+/* The first n of the batch, into their sink or the outbox. */
+static void
+insert_batch(Chunk *chunk, Sink *sink, int n)
+{
+	Run		   *run = chunk->run;
+
+	if (!sink->remote)
+	{
+		sink_insert(sink, chunk->batch, n, &chunk->batch_at);
+		return;
+	}
+	if (sink_is_away(sink))
+	{
+		const char **ids = palloc(sizeof(char *) * n);
+
+		Assert(!sink->required);
+		for (int i = 0; i < n; i++)
+			ids[i] = source_id(chunk, &chunk->rows[chunk->batch_row[i]]);
+		outbox_put(run->run_id, sink, chunk->batch, ids, n);
+		return;
+	}
+	run->remotes = list_append_unique_ptr(run->remotes, sink);
+	chunk->storing = sink;
+	patience_begin(run->parcels != NULL ? epro_sink_timeout : 0);
+	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
+	patience_end();
+	chunk->storing = NULL;
+	sink_came_back(sink);
+}
+
+/*
+ * A stream's responses for a required sink that is away stay in the source:
+ * the chunk, which has taken them out, is to be done again without them.
+ */
+static void
+hold_rows(Chunk *chunk)
+{
+	bool		held = false;
+
+	for (int i = 0; i < chunk->n; i++)
+	{
+		Row		   *row = &chunk->rows[i];
+
+		if (row->parcel == NULL || row->verdict != VERDICT_PASSED)
+			continue;
+		for (int s = 0; s < row->form->nsinks; s++)
+		{
+			Sink	   *sink = row->form->sinks[s];
+
+			if (sink->required && row->formed[s].n > 0 && sink_is_away(sink))
+			{
+				row->parcel->fate = PARCEL_HELD;
+				held = true;
+			}
+		}
+	}
+	if (held)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_SINK_AWAY),
+				 errmsg("a required sink is away")));
+}
+
+/* A try has failed by an error that is not the data's: can it be done again? */
+static void
+do_without(Chunk *chunk, ErrorData *error)
+{
+	Run		   *run = chunk->run;
+	Sink	   *sink = chunk->storing;
+
+	patience_end();
+	if (sink == NULL || !error_is_away(sink, error) ||
+		(sink->required && run->parcels == NULL))
+		ReThrowError(error);
+	sink_went_away(sink, error->sqlerrcode);
+	hold_rows(chunk);
+}
+
+/*
+ * The commit of a chunk has failed, with rows sent to remote sinks: true when
+ * it is to be done again, without them.  What is in doubt is whether the rows
+ * have arrived; a unique key and on_duplicate 'ignore' make it all one.
+ */
+bool
+run_survives_commit(Run *run, const ErrorData *error)
+{
+	ListCell   *cell;
+
+	foreach(cell, run->remotes)
+	{
+		const Sink *sink = lfirst(cell);
+
+		if (!error_is_away(sink, error) || (sink->required && run->parcels == NULL))
+			return false;
+	}
+	foreach(cell, run->remotes)
+		sink_went_away(lfirst(cell), error->sqlerrcode);
+	return run->remotes != NIL;
+}
+
+/*
+ * Delivers some of what the outbox has for the pipeline's sinks, in the current
+ * transaction.  Returns how many rows; a sink that is away keeps its.
+ */
+int
+run_deliver(Run *run)
+{
+	Pipeline   *pipeline = run->pipeline;
+	int			delivered = 0;
+
+	MemoryContextReset(run->chunk_memory);
+	MemoryContextSwitchTo(run->chunk_memory);
+	run->remotes = NIL;
+	for (int f = 0; f < pipeline->nforms; f++)
+	{
+		for (int s = 0; s < pipeline->forms[f].nsinks; s++)
+		{
+			Sink	   *sink = pipeline->forms[f].sinks[s];
+
+			if (!sink->required && sink->remote && !sink_is_away(sink))
+				delivered += deliver_to(run, sink);
+		}
+	}
+	return delivered;
+}
+
+static int
+deliver_to(Run *run, Sink *sink)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int delivered = 0;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		run->remotes = list_append_unique_ptr(run->remotes, sink);
+		patience_begin(epro_sink_timeout);
+		delivered = outbox_deliver(sink, MOST_DELIVERED);
+		patience_end();
+		ReleaseCurrentSubTransaction();
+		if (delivered > 0)
+			sink_came_back(sink);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = take_error(memory);
+
+		patience_end();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (!error_is_away(sink, error))
+		{
+			error_strip(error);
+			ReThrowError(error);
+		}
+		sink_went_away(sink, error->sqlerrcode);
+		delivered = 0;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return delivered;
 }
 
 /* A sink refused a row: a finding without the row's values. */
@@ -158,7 +346,6 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 	const char *rule = error->constraint_name && constraint_exists(error->constraint_name) ?
 		error->constraint_name : unpack_sql_state(error->sqlerrcode);
 	const char *message;
-	Response	response = {0};
 	int			before;
 
 	switch (error->sqlerrcode)
@@ -209,12 +396,22 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 		VERDICT_DUPLICATE : VERDICT_REJECTED;
 	row->warned = false;
 
+	row->source_id = source_id(chunk, row);
+}
+
+/* The id of a response, in the chunk's memory; NULL if it has none. */
+static const char *
+source_id(Chunk *chunk, Row *row)
+{
+	Response	response = {0};
+
 	if (row->source_id == NULL)
 	{
-		claim_read(run->claim, row->original, &response);
+		claim_read(chunk->run->claim, row->original, &response);
 		if (response.source_id.data != NULL)
 			row->source_id = pnstrdup(response.source_id.data, response.source_id.len);
 	}
+	return row->source_id;
 }
 
 /* An error can be raised with any name; only a column's own is repeated. */

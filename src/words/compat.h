@@ -54,6 +54,13 @@
 #define epro_may_become(member, role) is_member_of_role(member, role)
 #endif
 
+/* Where a relation is stored: a node became a locator in 16. */
+#if PG_VERSION_NUM >= 160000
+#define epro_relation_file(relation) ((relation)->rd_locator.relNumber)
+#else
+#define epro_relation_file(relation) ((relation)->rd_node.relNode)
+#endif
+
 /* A lexer on the caller's stack in 15 and 16 became an argument in 17. */
 #if PG_VERSION_NUM >= 170000
 #define epro_json_lexer(text, len, encoding) \
