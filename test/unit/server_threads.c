@@ -52,6 +52,9 @@ struct Process
 	bool		ended;
 	bool		cancel;
 	bool		die;
+	bool		halt;			/* at the next release of a lock */
+	bool		halted;
+	bool		go_on;
 
 	/* under the mutex of the condition variable that it is prepared for */
 	bool		linked;
@@ -158,6 +161,12 @@ server_exit_callbacks(void)
 	}
 }
 
+int
+server_callbacks(void)
+{
+	return me->segment.n;
+}
+
 void
 server_cancel(Process *process, bool quiet)
 {
@@ -184,6 +193,45 @@ server_await_sleep(Process *process)
 	pthread_mutex_lock(&process->mutex);
 	while (!process->ended && !(process->asleep && !process->latch))
 		pthread_cond_wait(&process->changed, &process->mutex);
+	pthread_mutex_unlock(&process->mutex);
+}
+
+void
+server_stay(void)
+{
+	pthread_mutex_lock(&me->mutex);
+	me->halt = false;
+	me->halted = true;
+	pthread_cond_broadcast(&me->changed);
+	while (!me->go_on)
+		pthread_cond_wait(&me->changed, &me->mutex);
+	me->halted = me->go_on = false;
+	pthread_mutex_unlock(&me->mutex);
+}
+
+void
+server_halt(Process *process)
+{
+	pthread_mutex_lock(&process->mutex);
+	process->halt = true;
+	pthread_mutex_unlock(&process->mutex);
+}
+
+void
+server_await_halt(Process *process)
+{
+	pthread_mutex_lock(&process->mutex);
+	while (!process->ended && !process->halted)
+		pthread_cond_wait(&process->changed, &process->mutex);
+	pthread_mutex_unlock(&process->mutex);
+}
+
+void
+server_go_on(Process *process)
+{
+	pthread_mutex_lock(&process->mutex);
+	process->go_on = true;
+	pthread_cond_broadcast(&process->changed);
 	pthread_mutex_unlock(&process->mutex);
 }
 
@@ -224,6 +272,7 @@ setup(Process *process, int number)
 	process->number = number;
 	process->latch = process->asleep = process->ended = false;
 	process->cancel = process->die = false;
+	process->halt = process->halted = process->go_on = false;
 	process->linked = false;
 	process->target = NULL;
 	process->held = NULL;
@@ -250,7 +299,11 @@ run(void *arg)
 	/* before or after: both happen, within a transaction and outside */
 	if (server_random() % 2 == 0)
 		ConditionVariableCancelSleep();
-	server_exit_callbacks();
+	if (me->segment.n > 0)
+	{
+		server_exit_callbacks();
+		forbid(me->target == NULL, "a wait outlived the segment of its list");
+	}
 	ConditionVariableCancelSleep();
 
 	pthread_mutex_lock(&me->mutex);
@@ -402,10 +455,18 @@ LWLockAcquire(LWLock *lock, LWLockMode mode)
 void
 LWLockRelease(LWLock *lock)
 {
+	bool		halt;
+
 	forbid(me->held == lock, "released a lock of others");
 	me->held = NULL;
 	pthread_mutex_unlock(&locks[lock->state.value]);
 	pause_sometimes();
+
+	pthread_mutex_lock(&me->mutex);
+	halt = me->halt;
+	pthread_mutex_unlock(&me->mutex);
+	if (halt)
+		server_stay();
 }
 
 /* ---- condition variables ---- */

@@ -54,8 +54,9 @@ extern void server_join(Process *process);
 /* The calling process's mapping of the segment that a channel lies in. */
 extern dsm_segment *server_segment(void);
 
-/* Detaches it now, as a process does that ends. */
+/* Detaches it now, as a process does that ends; how many callbacks that has. */
 extern void server_exit_callbacks(void);
+extern int	server_callbacks(void);
 
 /*
  * Interrupts, seen where the server would look at them. A quiet one does not
@@ -66,6 +67,16 @@ extern void server_die(Process *process, bool quiet);
 
 /* Returns when the process sleeps on a condition variable, or has ended. */
 extern void server_await_sleep(Process *process);
+
+/*
+ * The calling process stays where it is until it is told to go on; so does one
+ * that is to halt, when it next has released a lock. server_await_halt()
+ * returns when it has got there.
+ */
+extern void server_stay(void);
+extern void server_halt(Process *process);
+extern void server_await_halt(Process *process);
+extern void server_go_on(Process *process);
 
 /* The last error of the calling process. */
 extern int	server_sqlstate(void);

@@ -313,6 +313,7 @@ misuse(void)
 	channel_detach(&a);
 	channel_detach(&a);
 	HOLDS(stat_of(channel).senders == 1);
+	HOLDS(server_callbacks() == 0);
 	RAISES(WRONG_STATE, "detached end", send_text(&a, "x", 0));
 	RAISES(WRONG_STATE, "detached end", channel_close(&a));
 	channel_detach(&receiver);
@@ -348,7 +349,9 @@ coming_and_going(void)
 	HOLDS(stat_of(channel).closed && stat_of(channel).senders == 0);
 	HOLDS(receive_text(&receiver, "two"));
 	HOLDS(receive_any(&receiver, -1) == CHANNEL_CLOSED);
+	HOLDS(server_callbacks() == 1);
 	channel_detach(&receiver);
+	HOLDS(server_callbacks() == 0);
 	server_exit_callbacks();
 	HOLDS(stat_of(channel).receivers == 1);
 	channel_drop(channel, 2, BOUND);
@@ -411,6 +414,7 @@ typedef struct Caller
 	ChannelSide side;
 	long		timeout_ms;
 	bool		again;			/* make the call anew after an error */
+	bool		stays;			/* after the call, until told to go on */
 
 	/* noted; to be read once the process has ended */
 	ChannelResult result;
@@ -446,16 +450,19 @@ call_once(void *arg)
 		PG_END_TRY();
 	} while (failed && caller->again);
 	caller->came_back = true;
+	if (caller->stays)
+		server_stay();
 	channel_detach(&end);
 }
 
 static void
-call_begin(Caller *caller, Channel *channel, ChannelSide side, long timeout_ms)
+call_begin(Caller *caller, Channel *channel, ChannelSide side, long timeout_ms, bool stays)
 {
 	memset(caller, 0, sizeof(Caller));
 	caller->channel = channel;
 	caller->side = side;
 	caller->timeout_ms = timeout_ms;
+	caller->stays = stays;
 	caller->process = server_start(call_once, caller);
 	server_await_sleep(caller->process);
 }
@@ -477,7 +484,7 @@ receivers_wake(void)
 
 			if (how != 4)
 				channel_attach(&sender, channel, CHANNEL_SENDER, server_segment());
-			call_begin(&caller, channel, CHANNEL_RECEIVER, waits[i]);
+			call_begin(&caller, channel, CHANNEL_RECEIVER, waits[i], false);
 			HOLDS(stat_of(channel).waits_for_rows == 1);
 			if (how == 0)
 				send_text(&sender, "x", 0);
@@ -516,7 +523,7 @@ senders_wake(void)
 		channel_attach(&sender, channel, CHANNEL_SENDER, NULL);
 		channel_attach(&receiver, channel, CHANNEL_RECEIVER, server_segment());
 		send_text(&sender, "full", 0);
-		call_begin(&caller, channel, CHANNEL_SENDER, -1);
+		call_begin(&caller, channel, CHANNEL_SENDER, -1, false);
 		HOLDS(stat_of(channel).waits_for_room == 1);
 		if (how == 0)
 			HOLDS(receive_text(&receiver, "full"));
@@ -568,28 +575,110 @@ interrupts(void)
 			channel_attach(&receiver, channel, CHANNEL_RECEIVER, NULL);
 			send_text(&sender, "full", 0);
 		}
-		call_begin(&first, channel, side, -1);
-		call_begin(&second, channel, side, -1);
+		call_begin(&first, channel, side, -1, true);
+		call_begin(&second, channel, side, -1, false);
 
 		if (dies)
 			server_die(first.process, woken);
 		else
 			server_cancel(first.process, woken);
 		if (!woken)
-			server_join(first.process);
+			server_await_halt(first.process);
 		if (sends)
 			HOLDS(receive_text(&receiver, "full"));
 		else
 			send_text(&sender, "x", 0);
-		if (woken)
-			server_join(first.process);
 		server_join(second.process);
+
+		/* the first one was of no help: it has not let go yet */
+		HOLDS(dies || stat_of(channel).senders == (sends ? 2 : 1));
+		HOLDS(dies || stat_of(channel).receivers == 1);
+		server_go_on(first.process);
+		server_join(first.process);
 
 		HOLDS(first.came_back == !dies);
 		HOLDS(first.sqlstate == (dies ? 0 : ERRCODE_QUERY_CANCELED));
 		HOLDS(second.came_back && second.sqlstate == 0 && second.result == CHANNEL_DONE);
 		HOLDS(stat_of(channel).depth == (sends ? 1 : 0));
 		HOLDS(stat_of(channel).senders == 1 && stat_of(channel).receivers == (sends ? 1 : 0));
+		channel_drop(channel, 1, BOUND);
+	}
+	server_forwards = true;
+}
+
+/* A batch wakes as many as it has messages for; so does what makes room. */
+static void
+batches_wake(void)
+{
+	at = "batches wake";
+	for (int way = 0; way < 4; way++)
+	{
+		bool		sends = way & 1;
+		ChannelSide side = sends ? CHANNEL_SENDER : CHANNEL_RECEIVER;
+		Channel    *channel = channel_make(3, BOUND, sends ? 4 : 1, sends ? 1 : 3);
+		ChannelMessage messages[3] = {{"a", 1}, {"b", 1}, {"c", 1}};
+		char		buffer[3 * MAXALIGN(BOUND)];
+		Size		lens[3];
+		ChannelEnd	sender;
+		ChannelEnd	receiver;
+		Caller		callers[3];
+		int			moved;
+
+		server_forwards = way & 2;
+		channel_attach(&sender, channel, CHANNEL_SENDER, NULL);
+		if (sends)
+		{
+			channel_attach(&receiver, channel, CHANNEL_RECEIVER, NULL);
+			channel_send(&sender, messages, 3, &moved, 0);
+		}
+		for (int i = 0; i < 3; i++)
+			call_begin(&callers[i], channel, side, -1, true);
+		if (sends)
+			HOLDS(channel_receive(&receiver, 3, buffer, lens, &moved, 0) == CHANNEL_DONE && moved == 3);
+		else
+			HOLDS(channel_send(&sender, messages, 3, &moved, 0) == CHANNEL_DONE && moved == 3);
+		for (int i = 0; i < 3; i++)
+			server_await_halt(callers[i].process);
+		for (int i = 0; i < 3; i++)
+		{
+			server_go_on(callers[i].process);
+			server_join(callers[i].process);
+			HOLDS(callers[i].came_back && callers[i].result == CHANNEL_DONE);
+		}
+		HOLDS(stat_of(channel).depth == (sends ? 3 : 0));
+		channel_drop(channel, 3, BOUND);
+	}
+	server_forwards = true;
+}
+
+/*
+ * The first receiver has taken a message and is about to return, when the next
+ * one comes: that is for the second, who sleeps, whatever the first does then.
+ */
+static void
+takers_leave_the_list(void)
+{
+	at = "takers leave the list";
+	for (int forwards = 0; forwards < 2; forwards++)
+	{
+		Channel    *channel = channel_make(1, BOUND, 1, 2);
+		ChannelEnd	sender;
+		Caller		first;
+		Caller		second;
+
+		server_forwards = forwards == 1;
+		channel_attach(&sender, channel, CHANNEL_SENDER, NULL);
+		call_begin(&first, channel, CHANNEL_RECEIVER, -1, false);
+		server_halt(first.process);
+		send_text(&sender, "one", 0);
+		server_await_halt(first.process);
+		call_begin(&second, channel, CHANNEL_RECEIVER, -1, false);
+		send_text(&sender, "two", 0);
+		server_join(second.process);
+		HOLDS(second.came_back && second.result == CHANNEL_DONE);
+		HOLDS(stat_of(channel).depth == 0 && stat_of(channel).received == 2);
+		server_go_on(first.process);
+		server_join(first.process);
 		channel_drop(channel, 1, BOUND);
 	}
 	server_forwards = true;
@@ -1006,6 +1095,8 @@ main(int argc, char **argv)
 	receivers_wake();
 	senders_wake();
 	interrupts();
+	batches_wake();
+	takers_leave_the_list();
 	cancel_and_wait_again();
 	many();
 	return unit_finish();
