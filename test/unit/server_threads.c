@@ -421,13 +421,15 @@ pg_re_throw(void)
 	siglongjmp(*me->exception_stack, 1);
 }
 
+/* of a server with assertions; without the type from 16 on */
 void
-ExceptionalCondition(const char *condition, const char *type,
+ExceptionalCondition(const char *condition,
+#if PG_VERSION_NUM < 160000
+					 const char *type,
+#endif
 					 const char *file, int line)
 {
-	(void) type;
-	(void) file;
-	(void) line;
+	fprintf(stderr, "server_threads: at %s:%d\n", file, line);
 	forbid(false, condition);
 	abort();
 }
