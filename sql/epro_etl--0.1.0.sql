@@ -199,7 +199,7 @@ CREATE TABLE epro_etl.outbox (
     since           timestamptz NOT NULL,
     refused         text
 );
-CREATE INDEX outbox_open ON epro_etl.outbox (sink_id, outbox_id) WHERE refused IS NULL;
+CREATE INDEX outbox_sink ON epro_etl.outbox (sink_id, outbox_id);
 COMMENT ON TABLE epro_etl.outbox IS 'De-identified rows for sinks that are not required and were away; deliver() and streams send them on';
 COMMENT ON COLUMN epro_etl.outbox.refused IS 'SQLSTATE with which the sink refused the row; it is not tried again until this is NULL';
 

@@ -32,6 +32,9 @@
 /* how long to wait for room before looking at other things */
 #define SEND_MS 50
 
+/* between passes, however long they take */
+#define MOST_PAUSE_MS 1000
+
 /* held rows that are tried again at a time */
 #define MOST_PROBES 64
 
@@ -64,7 +67,8 @@ struct Reader
 	bool		in_pass;
 	bool		read_anew;		/* a held row got through */
 	TimestampTz pass_began;
-	TimestampTz next_pass;		/* not before */
+	TimestampTz next_pass;		/* without a commit that wakes it */
+	TimestampTz pause;			/* until then, no pass at all */
 	TimestampTz committed_at;	/* of the rows of this pass, at the earliest */
 	TimestampTz next_probe;
 	MemoryContext step_memory;
@@ -144,9 +148,10 @@ reader_collect(Reader *reader)
 TimestampTz
 reader_next(const Reader *reader)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = reader->nfree == 0 ?
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reader->shared->naptime) :
-		reader->next_pass;
+		TimestampTzPlusMilliseconds(now, reader->shared->naptime) :
+		now < reader->pause ? reader->pause : reader->next_pass;
 
 	return reader->nheld > 0 ? Min(next, reader->next_probe) : next;
 }
@@ -245,10 +250,10 @@ begin_pass(Reader *reader)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz woken;
 
-	/* a pass that took long is followed by a pause as long: half of the time */
-	if (now < reader->next_pass && reader->next_pass - now > (int64) reader->shared->naptime * 1000)
-		reader->next_pass = now;	/* the clock was set back */
-	if (reader->nheld >= MOST_HELD)
+	/* the clock may have been set back */
+	if (reader->next_pass - now > (int64) reader->shared->naptime * 1000)
+		reader->next_pass = reader->pause = now;
+	if (reader->nheld >= MOST_HELD || now < reader->pause)
 		return false;
 	woken = registry_woken(reader->entry);
 	if (woken == 0 && now < reader->next_pass)
@@ -300,6 +305,8 @@ read_blocks(Reader *reader)
 
 		reader->in_pass = false;
 		reader->next_pass = TimestampTzPlusMilliseconds(now, reader->shared->naptime);
+		/* of a table full of dead rows, each pass is long: no more than half the time */
+		reader->pause = now + Min(now - reader->pass_began, (int64) MOST_PAUSE_MS * 1000);
 	}
 }
 
@@ -341,7 +348,7 @@ forget_held(Reader *reader)
 	}
 	reader->nheld = 0;
 	reader->read_anew = false;
-	reader->next_pass = 0;
+	reader->next_pass = reader->pause = 0;
 }
 
 static Known *
