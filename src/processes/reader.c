@@ -23,6 +23,7 @@
 #include "access/commit_ts.h"
 #include "access/transam.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "processes/reader.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -66,7 +67,7 @@ struct Reader
 	int			out_at;
 	bool		in_pass;
 	bool		read_anew;		/* a held row got through */
-	TimestampTz pass_began;
+	int64		pass_spent;		/* microseconds of reading, in this pass */
 	TimestampTz next_pass;		/* without a commit that wakes it */
 	TimestampTz pause;			/* until then, no pass at all */
 	TimestampTz committed_at;	/* of the rows of this pass, at the earliest */
@@ -258,7 +259,7 @@ begin_pass(Reader *reader)
 	woken = registry_woken(reader->entry);
 	if (woken == 0 && now < reader->next_pass)
 		return false;
-	reader->pass_began = now;
+	reader->pass_spent = 0;
 	reader->committed_at = woken;
 	reader->in_pass = true;
 	peek_rewind(reader->peek);
@@ -274,7 +275,10 @@ read_blocks(Reader *reader)
 	bool		at_end;
 	bool		full = false;
 	int			n;
+	instr_time	began;
+	instr_time	took;
 
+	INSTR_TIME_SET_CURRENT(began);
 	MemoryContextReset(reader->step_memory);
 	session_begin();
 	MemoryContextSwitchTo(reader->step_memory);
@@ -299,6 +303,9 @@ read_blocks(Reader *reader)
 			peek_return(reader->peek, &rows[i]);
 		}
 	}
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, began);
+	reader->pass_spent += (int64) INSTR_TIME_GET_MICROSEC(took);
 	if (at_end && !full)
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -306,7 +313,7 @@ read_blocks(Reader *reader)
 		reader->in_pass = false;
 		reader->next_pass = TimestampTzPlusMilliseconds(now, reader->shared->naptime);
 		/* of a table full of dead rows, each pass is long: no more than half the time */
-		reader->pause = now + Min(now - reader->pass_began, (int64) MOST_PAUSE_MS * 1000);
+		reader->pause = now + Min(reader->pass_spent, (int64) MOST_PAUSE_MS * 1000);
 	}
 }
 
