@@ -351,14 +351,16 @@ sub stream_processes
 }
 
 # A process of the stream: the leader, or (given a stage) a worker of the group
-# that begins with it.
+# that begins with it. Waits until it is there.
 sub stream_pid
 {
 	my ($session, $stage) = @_;
-	return $session->query(
-		defined $stage
-		? "SELECT min(pid) FROM pg_stat_activity WHERE backend_type = 'epro_etl stage worker' AND application_name = 'epro_etl stream mood $stage'"
-		: q{SELECT min(pid) FROM pg_stat_activity WHERE backend_type = 'epro_etl stream'});
+	my $query = defined $stage
+	  ? "FROM pg_stat_activity WHERE backend_type = 'epro_etl stage worker' AND application_name = 'epro_etl stream mood $stage'"
+	  : q{FROM pg_stat_activity WHERE backend_type = 'epro_etl stream'};
+
+	until_true($session, "SELECT count(*) > 0 $query");
+	return $session->query("SELECT min(pid) $query");
 }
 
 # Stops the stream of "mood": it says that there was one, and nothing is left.
