@@ -189,6 +189,20 @@ CREATE TABLE epro_etl.requeued (
 );
 COMMENT ON TABLE epro_etl.requeued IS 'Earlier tries of responses that went from quarantine back to staging';
 
+-- the order of these columns is known to outbox.c
+CREATE TABLE epro_etl.outbox (
+    outbox_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sink_id         bigint NOT NULL,
+    run_id          bigint,
+    source_id       text,
+    "row"           jsonb NOT NULL,
+    since           timestamptz NOT NULL,
+    refused         text
+);
+CREATE INDEX outbox_open ON epro_etl.outbox (sink_id, outbox_id) WHERE refused IS NULL;
+COMMENT ON TABLE epro_etl.outbox IS 'De-identified rows for sinks that are not required and were away; deliver() and streams send them on';
+COMMENT ON COLUMN epro_etl.outbox.refused IS 'SQLSTATE with which the sink refused the row; it is not tried again until this is NULL';
+
 --
 -- What the C code does
 --
@@ -284,6 +298,12 @@ CREATE FUNCTION epro_etl.channel_status(
     LANGUAGE c VOLATILE
     AS 'MODULE_PATHNAME', 'epro_etl_channel_status';
 COMMENT ON FUNCTION epro_etl.channel_status() IS 'The channels of the streams of this database, from shared memory; read it through the view stat_channel';
+
+CREATE FUNCTION epro_etl.deliver(pipeline text) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_deliver';
+COMMENT ON FUNCTION epro_etl.deliver(text) IS
+    'Sends what the outbox holds for a pipeline''s sinks, in the calling transaction, and returns the number of rows; a running stream does so by itself';
 
 CREATE FUNCTION epro_etl.wake_stream() RETURNS trigger
     LANGUAGE c VOLATILE
@@ -910,6 +930,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');
@@ -917,3 +938,4 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline_pipeline_id_seq', 
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine_quarantine_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox_outbox_id_seq', '');

@@ -25,6 +25,7 @@ extern int	epro_batch_size;
 extern char *epro_key_file;
 extern int	epro_naptime;
 extern int	epro_queue_size;
+extern int	epro_sink_timeout;
 
 #define MAX_WORKERS 1024
 #define MAX_BATCH_SIZE 100000
@@ -121,6 +122,7 @@ extern void claim_accept(Claim *claim);
 extern void claim_read(Claim *claim, HeapTuple row, Response *response);
 extern Datum claim_id(Claim *claim, HeapTuple row, Oid *type, bool *isnull);
 extern Jsonb *claim_original(Claim *claim, HeapTuple row);
+extern void push_column(JsonbParseState **state, Oid type, Datum given);
 extern int64 claim_skipped(const Claim *claim);
 extern uint64 claim_blocks(const Claim *claim);
 
@@ -165,7 +167,7 @@ typedef struct Sink
 	const CompiledForm *form;
 	bool		is_long;		/* a row an item, not a row a response */
 	bool		ignores;		/* a row that it holds already is no duplicate */
-	bool		required;		/* as declared */
+	bool		required;		/* else the outbox keeps what it cannot take */
 	struct SinkColumn *columns;
 	int			ncolumns;
 	struct SinkDefault *defaults;
@@ -214,6 +216,19 @@ extern bool sink_form_rows(Sink *sink, const Response *response,
 extern bool sink_error_place(const Sink *sink, const char **location,
 							 const char **column);
 extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+
+/* ---- away.c: sinks on other servers that do not answer ---- */
+extern bool sink_is_away(const Sink *sink);
+extern void sink_went_away(const Sink *sink, int sqlstate);
+extern void sink_came_back(const Sink *sink);
+extern bool error_is_away(const Sink *sink, const ErrorData *error);
+extern void patience_begin(int milliseconds);
+extern void patience_end(void);
+
+/* ---- outbox.c: rows for a sink that was away ---- */
+extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
+					   const char **source_ids, int n);
+extern int	outbox_deliver(const Sink *sink, int most);
 
 /* ---- account.c: ledger, findings, quarantine ---- */
 typedef struct Counts

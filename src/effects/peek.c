@@ -89,6 +89,7 @@ peek_rows(Peek *peek, Address **rows, bool *at_end)
 	{
 		bool		isnull;
 
+		(*rows)[i].file = epro_relation_file(relation);
 		(*rows)[i].tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[i],
 																	  SPI_tuptable->tupdesc, 1, &isnull));
 		(*rows)[i].xmin = DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[i],

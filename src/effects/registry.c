@@ -28,6 +28,8 @@
 /* how long a stream waits after failures in a row: doubling, up to a bound */
 #define FIRST_PAUSE_MS 500
 #define MOST_PAUSE_MS 60000
+/* a leader that has not come by then */
+#define NEVER_CAME_MS 60000
 /* who has run for this long has recovered */
 #define HEALTHY_MS 60000
 
@@ -136,7 +138,10 @@ registry_stream_enter(Oid database, int64 pipeline_id, Oid login, Oid role,
 	if (found >= 0)
 	{
 		stream = &registry->streams[found];
-		*fresh = stream->database == InvalidOid || stream->state == STREAM_DOWN;
+		/* a leader that was asked for and has not come in a minute never will */
+		*fresh = stream->database == InvalidOid || stream->state == STREAM_DOWN ||
+			(stream->state == STREAM_STARTING && stream->leader == NULL &&
+			 TimestampDifferenceExceeds(stream->since, GetCurrentTimestamp(), NEVER_CAME_MS));
 		if (stream->database == InvalidOid)
 		{
 			/* woken_at is initialized; the rest begins anew */
@@ -277,6 +282,24 @@ registry_stream_down(int entry)
 		SetLatch(&registry->launcher->procLatch);
 	LWLockRelease(&registry->lock);
 	tell_change();
+}
+
+/* One that is down is about to be started; false when it is not down. */
+bool
+registry_stream_take(int entry)
+{
+	StreamEntry *stream = &registry->streams[entry];
+	bool		taken;
+
+	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
+	taken = stream->database != InvalidOid && stream->state == STREAM_DOWN;
+	if (taken)
+	{
+		stream->stop = STOP_NONE;
+		set_state(stream, STREAM_STARTING);
+	}
+	LWLockRelease(&registry->lock);
+	return taken;
 }
 
 /* It has ended for good: the entry is free. */

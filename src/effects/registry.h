@@ -81,6 +81,7 @@ extern void registry_stream_state(int entry, StreamState state);
 extern void registry_stream_generation(int entry, uint32 handle, int64 run_id);
 extern void registry_stream_failed(int entry, int sqlstate, const char *note);
 extern void registry_stream_down(int entry);
+extern bool registry_stream_take(int entry);
 extern void registry_stream_leave(int entry);
 extern void registry_stream_stop(int entry, StreamStop stop);
 extern void registry_stream_go_on(int entry);

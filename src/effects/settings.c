@@ -12,6 +12,7 @@ int			epro_batch_size = 2000;
 char	   *epro_key_file = NULL;
 int			epro_naptime = 1000;
 int			epro_queue_size = 1000;
+int			epro_sink_timeout = 30000;
 int			epro_workers = 2;
 
 /* Defines the settings and reserves their prefix.  Called once, at load. */
@@ -46,6 +47,12 @@ settings_define(void)
 							"Each has 8 kB of shared memory.",
 							&epro_queue_size, 1000, 1, MAX_QUEUE_SIZE,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("epro_etl.sink_timeout",
+							"Time after which a stream takes a sink on another server for away.",
+							"0 waits for ever.",
+							&epro_sink_timeout, 30000, 0, 3600000,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("epro_etl.workers",
 							"Number of background workers of a run that does not name one.",

@@ -6,7 +6,9 @@
 
 #include "effects/effects.h"
 #include "effects/registry.h"
+#include "face/face.h"
 #include "fmgr.h"
+#include "processes/stream.h"
 #include "words/compat.h"
 
 EPRO_MODULE_MAGIC;
@@ -18,4 +20,6 @@ _PG_init(void)
 {
 	settings_define();
 	registry_request();
+	launcher_request();
+	dropdb_watch();
 }

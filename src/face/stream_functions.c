@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "processes/stream.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -21,12 +22,14 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "words/errors.h"
 
 PG_FUNCTION_INFO_V1(epro_etl_launch_stream);
 PG_FUNCTION_INFO_V1(epro_etl_stop_stream);
+PG_FUNCTION_INFO_V1(epro_etl_deliver);
 PG_FUNCTION_INFO_V1(epro_etl_stream_status);
 PG_FUNCTION_INFO_V1(epro_etl_channel_status);
 PG_FUNCTION_INFO_V1(epro_etl_wake_stream);
@@ -37,6 +40,8 @@ static bool forget_stream(int64 pipeline_id);
 static int64 find_pipeline(const char *name);
 static void wait_for_end(int64 pipeline_id, TimestampTz until);
 static void look_for_end(int64 pipeline_id, TimestampTz until);
+static void take_wish_back(int code, Datum pipeline_id);
+static void give_entry_back(int code, Datum entry);
 static bool ask_to_stop(int64 pipeline_id, StreamStop stop);
 static void refuse_own_lock(uint32 handle);
 static StreamShared *map_stream(uint32 handle, dsm_segment **segment, bool *mapped);
@@ -90,7 +95,8 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("the server has %d streams already", MOST_STREAMS)));
-	PG_TRY();
+	/* also when the session is terminated while it waits for a lock */
+	PG_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
 	{
 		write_stream(pipeline_id, stages, queue_size, fresh);
 		if (fresh && !leader_register(entry, name, GetTopTransactionId()))
@@ -99,13 +105,7 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 					 errmsg("no background worker is free for the stream"),
 					 errhint("Raise max_worker_processes.")));
 	}
-	PG_CATCH();
-	{
-		if (fresh)
-			registry_stream_leave(entry);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
 	PG_RETURN_BOOL(fresh);
 }
 
@@ -139,6 +139,32 @@ epro_etl_stop_stream(PG_FUNCTION_ARGS)
 	if (running)
 		wait_for_end(pipeline_id, until);
 	PG_RETURN_BOOL(wanted || running);
+}
+
+/* deliver(pipeline): what the outbox holds for its sinks, in this transaction. */
+Datum
+epro_etl_deliver(PG_FUNCTION_ARGS)
+{
+	Run			run = {0};
+	Oid			source;
+	int64		pipeline_id = pipeline_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &source);
+	int64		total = 0;
+	int			delivered;
+
+	PreventCommandDuringRecovery("epro_etl.deliver()");
+	PreventCommandIfReadOnly("epro_etl.deliver()");
+	run.pipeline = pipeline_load(pipeline_id, pipeline_versions(pipeline_id));
+	run_begin(&run, NULL);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		delivered = run_deliver(&run);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+		total += delivered;
+	} while (delivered > 0);
+	PG_RETURN_INT64(total);
 }
 
 /* {"deidentify": 2, "store": 1}: stages in which a group of workers begins. */
@@ -286,27 +312,39 @@ ask_to_stop(int64 pipeline_id, StreamStop stop)
 	return true;
 }
 
-/* Until the stream has ended.  An error takes the wish back, as it does the rest. */
+/*
+ * Until the stream has ended.  An error, or the end of the session, takes the
+ * wish back, as it does the rest.
+ */
 static void
 wait_for_end(int64 pipeline_id, TimestampTz until)
 {
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(take_wish_back, Int64GetDatum(pipeline_id));
 	{
 		look_for_end(pipeline_id, until);
 	}
-	PG_CATCH();
-	{
-		StreamEntry stream;
-		int			entry;
-
-		ConditionVariableCancelSleep();
-		entry = registry_stream_find(MyDatabaseId, pipeline_id, &stream);
-		if (entry >= 0)
-			registry_stream_go_on(entry);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(take_wish_back, Int64GetDatum(pipeline_id));
 	ConditionVariableCancelSleep();
+}
+
+static void
+take_wish_back(int code, Datum pipeline_id)
+{
+	StreamEntry stream;
+	int			entry;
+
+	ConditionVariableCancelSleep();
+	entry = registry_stream_find(MyDatabaseId, DatumGetInt64(pipeline_id), &stream);
+	if (entry >= 0)
+		registry_stream_go_on(entry);
+}
+
+/* The stream is not started after all; -1: it was not ours to start. */
+static void
+give_entry_back(int code, Datum entry)
+{
+	if (DatumGetInt32(entry) >= 0)
+		registry_stream_leave(DatumGetInt32(entry));
 }
 
 static void

@@ -101,6 +101,7 @@ typedef struct Run
 	Size		bound;			/* of a message to the next group */
 	Parcel	   *parcels;		/* a stream's: what to work on; else NULL */
 	int			nparcels;
+	List	   *remotes;		/* sinks that the chunk at hand has sent rows to */
 	Pipeline   *pipeline;
 	Pseudonymiser *pseudonymiser;
 	Claim	   *claim;
@@ -114,5 +115,7 @@ typedef struct Run
 extern void run_begin(Run *run, BlockRanges *ranges);
 extern int	run_chunk(Run *run, Counts *counts);
 extern void run_stages(Run *run);
+extern int	run_deliver(Run *run);
+extern bool run_survives_commit(Run *run, const ErrorData *error);
 
 #endif							/* EPRO_ETL_PIPELINE_H */

@@ -23,6 +23,7 @@
 #include "postmaster/interrupt.h"
 #include "processes/reader.h"
 #include "processes/stream.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -410,7 +411,9 @@ close_ledger(const char *status, const Cause *cause)
 		FreeErrorData(session_take_error());
 	}
 	PG_END_TRY();
-	account_liveness_release(current.run_id);
+	/* a process that ends has lost its locks by now */
+	if (!proc_exit_inprogress)
+		account_liveness_release(current.run_id);
 	current.run_id = 0;
 	RESUME_CANCEL_INTERRUPTS();
 }

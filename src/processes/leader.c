@@ -202,5 +202,6 @@ leave_at_exit(int code, Datum arg)
 	if (entry < 0)
 		return;
 	generation_abandon();
+	registry_stream_failed(entry, ERRCODE_ADMIN_SHUTDOWN, "the leader of the stream was terminated");
 	registry_stream_down(entry);
 }

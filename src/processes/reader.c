@@ -350,8 +350,9 @@ find(Reader *reader, Address address, HASHACTION action, bool *found)
 	Address		key;
 
 	memset(&key, 0, sizeof(key));
-	key.tid = address.tid;
+	key.file = address.file;
 	key.xmin = address.xmin;
+	key.tid = address.tid;
 	return hash_search(reader->known, &key, action, found);
 }
 

@@ -109,7 +109,8 @@ session_commit(void)
 
 /*
  * One chunk, one transaction; again, a bounded number of times, when it fell
- * victim to a deadlock or to serialization.  Returns what run_chunk() does.
+ * victim to a deadlock or to serialization; and again without the responses of
+ * a sink that is away.  Returns what run_chunk() does.
  */
 int
 session_chunk(Run *run, Counts *counts)
@@ -117,37 +118,88 @@ session_chunk(Run *run, Counts *counts)
 	MemoryContext memory = CurrentMemoryContext;
 	volatile int tries = 0;
 	volatile int claimed = -1;
+	volatile bool committing;
 
 	while (claimed < 0)
 	{
+		committing = false;
 		PG_TRY();
 		{
 			memset(counts, 0, sizeof(*counts));
 			session_begin();
 			MemoryContextSwitchTo(memory);
 			claimed = run_chunk(run, counts);
+			committing = true;
 			session_commit();
 			MemoryContextSwitchTo(memory);
 			claim_accept(run->claim);
 		}
 		PG_CATCH();
 		{
-			int			sqlstate = geterrcode();
+			ErrorData  *error;
+			bool		victim;
 
-			if (ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) ||
-				++tries >= MOST_TRIES)
-				PG_RE_THROW();
 			MemoryContextSwitchTo(memory);
+			error = CopyErrorData();
+			victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+				ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) && ++tries < MOST_TRIES;
+			if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
+				!(committing && run_survives_commit(run, error)))
+				PG_RE_THROW();
+			FreeErrorData(error);
 			FlushErrorState();
 			AbortCurrentTransaction();
 			MemoryContextSwitchTo(memory);
 			claim_rewind(run->claim);
 			claimed = -1;
-			session_step_back(tries);
+			if (victim)
+				session_step_back(tries);
 		}
 		PG_END_TRY();
 	}
 	return claimed;
+}
+
+/*
+ * Delivers from the outbox, a transaction a step, until there is nothing that
+ * can be delivered now.  Returns how many rows.
+ */
+int64
+session_deliver(Run *run)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	volatile int64 total = 0;
+	volatile int delivered;
+
+	do
+	{
+		delivered = 0;
+		PG_TRY();
+		{
+			session_begin();
+			MemoryContextSwitchTo(memory);
+			run->pipeline = pipeline_refresh(run->pipeline, false);
+			delivered = run_deliver(run);
+			session_commit();
+			MemoryContextSwitchTo(memory);
+			total += delivered;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			MemoryContextSwitchTo(memory);
+			error = CopyErrorData();
+			if (!run_survives_commit(run, error))
+				PG_RE_THROW();
+			FreeErrorData(error);
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(memory);
+		}
+		PG_END_TRY();
+	} while (delivered > 0);
+	return total;
 }
 
 /*

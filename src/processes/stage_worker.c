@@ -58,7 +58,8 @@ static void attach(dsm_segment *segment);
 static void work(void);
 static void open_worker(Run *run);
 static void open_batch(Batch *batch);
-static bool receive_batch(Batch *batch);
+static bool receive_batch(Run *run, Batch *batch);
+static void meanwhile(Run *run);
 static ChannelResult receive_some(Batch *batch, int most, long timeout_ms);
 static void hand_on(Run *run, Batch *batch);
 static void send_on(Batch *batch);
@@ -131,7 +132,7 @@ work(void)
 												ALLOCSET_DEFAULT_SIZES));
 	open_worker(&run);
 	open_batch(&batch);
-	while (receive_batch(&batch))
+	while (receive_batch(&run, &batch))
 	{
 		chunk_number++;
 		run.parcels = batch.parcels;
@@ -196,7 +197,7 @@ open_batch(Batch *batch)
  * commit costs the same for one row and for many.  False at the end.
  */
 static bool
-receive_batch(Batch *batch)
+receive_batch(Run *run, Batch *batch)
 {
 	ChannelResult result;
 	TimestampTz until;
@@ -205,15 +206,9 @@ receive_batch(Batch *batch)
 	batch->bytes = 0;
 	MemoryContextReset(batch->memory);
 	progress_phase(&shared->workers[worker_number - 1], PHASE_RECEIVING);
-	while ((result = receive_some(batch, batch->most, shared->naptime)) == CHANNEL_TIMEOUT)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
-	}
+	do
+		meanwhile(run);
+	while ((result = receive_some(batch, batch->most, shared->naptime)) == CHANNEL_TIMEOUT);
 	if (result == CHANNEL_CLOSED || group->last != STAGE_STORE)
 		return result != CHANNEL_CLOSED;
 
@@ -226,6 +221,25 @@ receive_batch(Batch *batch)
 			break;
 	}
 	return true;
+}
+
+/* What is to be done beside the flow; the first who stores empties the outbox. */
+static void
+meanwhile(Run *run)
+{
+	static TimestampTz next = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (worker_number != shared->ngroups || now < next)
+		return;
+	(void) session_deliver(run);
+	next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), shared->naptime);
 }
 
 static ChannelResult

@@ -122,6 +122,6 @@ extern PGDLLEXPORT void epro_etl_stage_main(Datum arg);
 /* ---- launcher.c ---- */
 extern PGDLLEXPORT void epro_etl_launcher_main(Datum arg);
 extern PGDLLEXPORT void epro_etl_starter_main(Datum arg);
-extern void launcher_register(void);
+extern void launcher_request(void);
 
 #endif							/* EPRO_ETL_STREAM_H */

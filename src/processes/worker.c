@@ -311,6 +311,8 @@ leave_at_exit(int code, Datum arg)
 {
 	if (has_left)
 		return;
+	/* who died waiting for the leader is on a list in a segment that goes */
+	ConditionVariableCancelSleep();
 	shared_fail(shared, OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN,
 				"a worker of the run was terminated", NULL,
 				worker_number, chunk_number);

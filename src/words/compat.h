@@ -38,7 +38,11 @@
 #include "catalog/pg_database.h"
 #define epro_database_aclcheck(database, role, mode) \
 	object_aclcheck(DatabaseRelationId, database, role, mode)
+#define epro_owns_database(database, role) \
+	object_ownercheck(DatabaseRelationId, database, role)
 #else
+#define epro_owns_database(database, role) \
+	pg_database_ownercheck(database, role)
 #define epro_database_aclcheck(database, role, mode) \
 	pg_database_aclcheck(database, role, mode)
 #endif
@@ -48,6 +52,13 @@
 #define epro_may_become(member, role) member_can_set_role(member, role)
 #else
 #define epro_may_become(member, role) is_member_of_role(member, role)
+#endif
+
+/* Where a relation is stored: a node became a locator in 16. */
+#if PG_VERSION_NUM >= 160000
+#define epro_relation_file(relation) ((relation)->rd_locator.relNumber)
+#else
+#define epro_relation_file(relation) ((relation)->rd_node.relNode)
 #endif
 
 /* A lexer on the caller's stack in 15 and 16 became an argument in 17. */

@@ -32,4 +32,7 @@
 /* a scheduled run stopped itself: too many responses were rejected */
 #define ERRCODE_EPRO_STOPPED			MAKE_SQLSTATE('E','P','0','0','7')
 
+/* a required sink is away: its responses are held, and the chunk done without */
+#define ERRCODE_EPRO_SINK_AWAY			MAKE_SQLSTATE('E','P','0','0','8')
+
 #endif							/* EPRO_ETL_ERRORS_H */

@@ -63,11 +63,16 @@ typedef struct FindingList
 	int			skipped;		/* of these, checks not evaluated */
 } FindingList;
 
-/* One version of a row of the source, wherever it is on its way. */
+/*
+ * One version of a row of the source, wherever it is on its way.  A table that
+ * is rewritten (VACUUM FULL) keeps the transactions of its rows and moves them:
+ * so the file is part of the address.
+ */
 typedef struct Address
 {
-	ItemPointerData tid;
+	Oid			file;			/* of the relation */
 	TransactionId xmin;			/* raw, as the system column shows it */
+	ItemPointerData tid;
 } Address;
 
 /* A text that need not be terminated. */

@@ -150,6 +150,17 @@ INSERT INTO keyed SELECT ARRAY[2, n], 'ST01', 't18', 'P-1', '{"a": 1}' FROM gene
 SELECT status, claimed, loaded, rejected FROM epro_etl.run('t18_keyed', workers => 0);
 TABLE by_array ORDER BY 1;
 SELECT rows, count(*) FROM statement WHERE relation = 'by_array' AND rows > 0 GROUP BY 1 ORDER BY 1;
+-- rows that are long go in fewer at a time
+SELECT epro_etl.register_form('t18_text', '{"properties": {"c": {"type": "string"}}}');
+CREATE TABLE texts (c text);
+CREATE FOREIGN TABLE texts_far (c text) SERVER far OPTIONS (schema_name 't18', table_name 'texts');
+SELECT note_on('texts');
+SELECT epro_etl.create_pipeline('t18_text', 'staging');
+SELECT epro_etl.add_sink('t18_text', 't18_text', 'texts_far');
+INSERT INTO staging SELECT 20000 + n, 'ST01', 't18_text', 'P-1', NULL, NULL, jsonb_build_object('c', repeat(n::text, 3000000)) FROM generate_series(1, 3) n;
+SELECT status, claimed, loaded, rejected FROM epro_etl.run('t18_text', workers => 0);
+SELECT left(c, 1), length(c) FROM texts ORDER BY 1;
+SELECT rows FROM statement WHERE relation = 'texts' AND rows > 0 ORDER BY 1;
 SET client_min_messages = warning;
 DROP SERVER far CASCADE;
 RESET client_min_messages;

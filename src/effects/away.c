@@ -1,0 +1,153 @@
+/*
+ * away.c
+ *		Sinks on other servers that do not answer.
+ *
+ * A remote sink whose server cannot be reached, breaks off or takes too long
+ * is away: for a pause, which doubles each time it is found away again, nobody
+ * in this process tries it.  What is to be done with its rows meanwhile is for
+ * the pipeline to say.
+ *
+ * Known to one process only; the others find out by themselves.
+ */
+#include "postgres.h"
+
+#include "effects/effects.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "words/errors.h"
+
+#define FIRST_PAUSE_MS 1000
+#define MOST_PAUSE_MS 60000
+
+typedef struct Away
+{
+	int64		sink_id;
+	TimestampTz until;
+	int			failures;		/* in a row */
+} Away;
+
+static Away *aways = NULL;
+static int	naways = 0;
+static int	room = 0;
+
+static TimeoutId patience = MAX_TIMEOUTS;
+static volatile sig_atomic_t out_of_patience = false;
+
+static Away *find(int64 sink_id);
+static void on_timeout(void);
+
+/* Is it not to be tried now? */
+bool
+sink_is_away(const Sink *sink)
+{
+	Away	   *away = naways > 0 ? find(sink->id) : NULL;
+
+	return away != NULL && GetCurrentTimestamp() < away->until;
+}
+
+/* Notes that a remote sink does not answer, and says so in the log. */
+void
+sink_went_away(const Sink *sink, int sqlstate)
+{
+	Away	   *away = find(sink->id);
+	long		pause;
+
+	if (away == NULL)
+	{
+		if (naways == room)
+		{
+			room = Max(8, room * 2);
+			aways = aways ? repalloc(aways, sizeof(Away) * room) :
+				MemoryContextAlloc(TopMemoryContext, sizeof(Away) * room);
+		}
+		away = &aways[naways++];
+		memset(away, 0, sizeof(*away));
+		away->sink_id = sink->id;
+	}
+	pause = Min(MOST_PAUSE_MS, FIRST_PAUSE_MS << Min(away->failures, 10));
+	away->failures++;
+	away->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	ereport(LOG,
+			(errmsg("epro_etl sink %s is away (SQLSTATE %s), and is tried again in %ld ms",
+					sink->name, unpack_sql_state(sqlstate), pause)));
+}
+
+/* It has taken rows. */
+void
+sink_came_back(const Sink *sink)
+{
+	Away	   *away = naways > 0 ? find(sink->id) : NULL;
+
+	if (away != NULL)
+		*away = aways[--naways];
+}
+
+/*
+ * Does an error that a sink raised say that its server is away?  Everything
+ * that is not the data's fault does, but what has to be tried again at once,
+ * and a cancel of this very process.
+ */
+bool
+error_is_away(const Sink *sink, const ErrorData *error)
+{
+	if (!sink->remote || error_is_datas(error->sqlerrcode) || error_is_ours(error))
+		return false;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED))
+		return false;
+	/* a cancel raised by the other server says nothing about us */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
+		strcmp(error->funcname, "ProcessInterrupts") == 0)
+		return out_of_patience;
+	return true;
+}
+
+/* Before rows go to a remote sink: for how long we wait (0: for ever). */
+void
+patience_begin(int milliseconds)
+{
+	out_of_patience = false;
+	if (milliseconds == 0)
+		return;
+	if (patience == MAX_TIMEOUTS)
+		patience = RegisterTimeout(USER_TIMEOUT, on_timeout);
+	enable_timeout_after(patience, milliseconds);
+}
+
+/* They have gone, or not. */
+void
+patience_end(void)
+{
+	if (patience == MAX_TIMEOUTS || !get_timeout_active(patience))
+	{
+		/* it may have fired behind the last wait: nobody is to be canceled */
+		if (out_of_patience)
+			QueryCancelPending = false;
+		return;
+	}
+	disable_timeout(patience, false);
+}
+
+static Away *
+find(int64 sink_id)
+{
+	for (int i = 0; i < naways; i++)
+	{
+		if (aways[i].sink_id == sink_id)
+			return &aways[i];
+	}
+	return NULL;
+}
+
+/* In a signal handler: cancels the statement at hand, as a timeout does. */
+static void
+on_timeout(void)
+{
+	out_of_patience = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}

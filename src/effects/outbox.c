@@ -1,0 +1,283 @@
+/*
+ * outbox.c
+ *		Rows for a sink that was away, kept in this database until it is back.
+ *
+ * Only for sinks that are declared not to be required: the response has left
+ * the source and is in its other sinks, and what is still to be delivered is
+ * written here in the same transaction.  A row is a jsonb object of the sink's
+ * columns, de-identified as the sink's rows are.
+ *
+ * Delivery takes rows out and inserts them in one transaction.  If the
+ * connection is lost while that commits, a row may have arrived and be here
+ * still: a unique key and on_duplicate 'ignore' make that harmless.  A row
+ * that the sink refuses stays here, marked, and is not tried again.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "effects/sink.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+#include "words/errors.h"
+
+/* Rows taken out for delivery. */
+typedef struct Taken
+{
+	Datum	   *rows;			/* jsonb */
+	int64	   *ids;
+	int			n;
+} Taken;
+
+static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
+static void take(const Sink *sink, int most, Taken *taken);
+static void insert(const Sink *sink, Datum *rows, int n);
+static int	insert_each(const Sink *sink, const Taken *taken);
+static void mark_refused(int64 id, Datum row, const Sink *sink, int sqlstate);
+static char *insert_statement(const Sink *sink);
+
+/* Keeps rows of a sink; source_ids says of which response each is. */
+void
+outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
+		   const char **source_ids, int n)
+{
+	Relation	relation = table_open(own_relation("outbox"), RowExclusiveLock);
+	Oid			sequence = own_relation("outbox_outbox_id_seq");
+	HeapTuple  *kept = palloc(sizeof(HeapTuple) * n);
+	TimestampTz now = GetCurrentTimestamp();
+	volatile int at;
+
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[7] = {0};
+		bool		nulls[7] = {false};
+
+		CHECK_FOR_INTERRUPTS();
+		values[0] = Int64GetDatum(nextval_internal(sequence, false));
+		values[1] = Int64GetDatum(sink->id);
+		values[2] = Int64GetDatum(run_id);
+		nulls[3] = source_ids[i] == NULL;
+		values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(source_ids[i]);
+		values[4] = JsonbPGetDatum(as_jsonb(sink, tuples[i]));
+		values[5] = TimestampTzGetDatum(now);
+		nulls[6] = true;
+		kept[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
+	}
+	bulk_insert(relation, kept, n, &at);
+	table_close(relation, NoLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * Delivers up to most rows of a sink, oldest first, in the current transaction.
+ * Returns how many were taken out of the outbox or marked; raises the error of
+ * a sink that is away.
+ */
+int
+outbox_deliver(const Sink *sink, int most)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	Taken		taken;
+	volatile bool stored = false;
+
+	take(sink, most, &taken);
+	if (taken.n == 0)
+		return 0;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		insert(sink, taken.rows, taken.n);
+		ReleaseCurrentSubTransaction();
+		stored = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (!error_is_datas(error->sqlerrcode))
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return stored ? taken.n : insert_each(sink, &taken);
+}
+
+/* The sink's columns that something is mapped to. */
+static Jsonb *
+as_jsonb(const Sink *sink, HeapTuple tuple)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		const SinkColumn *column = &sink->columns[i];
+		JsonbValue	key;
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, column->attnum, sink->shape, &isnull);
+
+		if (isnull)
+			continue;
+		key.type = jbvString;
+		key.val.string.val = unconstify(char *, column->name);
+		key.val.string.len = strlen(column->name);
+		pushJsonbValue(&state, WJB_KEY, &key);
+		push_column(&state, getBaseType(column->type), value);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* As the extension's owner: rows that nobody else delivers just now. */
+static void
+take(const Sink *sink, int most, Taken *taken)
+{
+	Oid			types[] = {INT8OID, INT4OID};
+	Datum		values[] = {Int64GetDatum(sink->id), Int32GetDatum(most)};
+	MemoryContext memory = CurrentMemoryContext;
+	OwnerScope	scope;
+
+	owner_begin(&scope);
+	if (SPI_execute_with_args("DELETE FROM epro_etl.outbox o WHERE o.outbox_id = ANY (ARRAY("
+							  "SELECT c.outbox_id FROM epro_etl.outbox c WHERE c.sink_id = $1 AND c.refused IS NULL"
+							  " ORDER BY c.outbox_id LIMIT $2 FOR UPDATE SKIP LOCKED))"
+							  " RETURNING o.\"row\", o.outbox_id",
+							  2, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
+		elog(ERROR, "could not read the outbox");
+	taken->n = (int) SPI_processed;
+	taken->rows = MemoryContextAlloc(memory, sizeof(Datum) * Max(taken->n, 1));
+	taken->ids = MemoryContextAlloc(memory, sizeof(int64) * Max(taken->n, 1));
+	for (int i = 0; i < taken->n; i++)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(memory);
+		bool		isnull;
+
+		taken->rows[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[i],
+																			 SPI_tuptable->tupdesc, 1, &isnull)));
+		taken->ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+													SPI_tuptable->tupdesc, 2, &isnull));
+		MemoryContextSwitchTo(caller);
+	}
+	owner_end(&scope);
+}
+
+/* As the role at hand. */
+static void
+insert(const Sink *sink, Datum *rows, int n)
+{
+	Oid			types[] = {JSONBARRAYOID};
+	Datum		values[] = {PointerGetDatum(construct_array(rows, n, JSONBOID, -1, false, TYPALIGN_INT))};
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(insert_statement(sink), 1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not deliver to sink %s", sink->name);
+	SPI_finish();
+}
+
+/* One by one, since one of them is refused. */
+static int
+insert_each(const Sink *sink, const Taken *taken)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	for (volatile int i = 0; i < taken->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(memory);
+		PG_TRY();
+		{
+			insert(sink, &taken->rows[i], 1);
+			ReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(memory);
+			CurrentResourceOwner = owner;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			MemoryContextSwitchTo(memory);
+			error = CopyErrorData();
+			FlushErrorState();
+			RollbackAndReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(memory);
+			CurrentResourceOwner = owner;
+			if (!error_is_datas(error->sqlerrcode))
+				ReThrowError(error);
+			mark_refused(taken->ids[i], taken->rows[i], sink, error->sqlerrcode);
+			FreeErrorData(error);
+		}
+		PG_END_TRY();
+	}
+	return taken->n;
+}
+
+/* Back into the outbox it goes, for a person to look at. */
+static void
+mark_refused(int64 id, Datum row, const Sink *sink, int sqlstate)
+{
+	Relation	relation = table_open(own_relation("outbox"), RowExclusiveLock);
+	Datum		values[7] = {0};
+	bool		nulls[7] = {false};
+	HeapTuple	tuple;
+	volatile int at;
+
+	values[0] = Int64GetDatum(id);
+	values[1] = Int64GetDatum(sink->id);
+	nulls[2] = nulls[3] = true;
+	values[4] = row;
+	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[6] = CStringGetTextDatum(unpack_sql_state(sqlstate));
+	tuple = heap_form_tuple(RelationGetDescr(relation), values, nulls);
+	bulk_insert(relation, &tuple, 1, &at);
+	table_close(relation, NoLock);
+	CommandCounterIncrement();
+}
+
+/* Each column from its key, by its type's own input. */
+static char *
+insert_statement(const Sink *sink)
+{
+	StringInfoData names;
+	StringInfoData reads;
+
+	initStringInfo(&names);
+	initStringInfo(&reads);
+	for (int i = 0; i < sink->ncolumns; i++)
+	{
+		const SinkColumn *column = &sink->columns[i];
+		char	   *key = quote_literal_cstr(column->name);
+
+		appendStringInfo(&names, "%s%s", i ? ", " : "", quote_identifier(column->name));
+		appendStringInfo(&reads, i ? ", " : "");
+		if (getBaseType(column->type) == JSONBOID)
+			appendStringInfo(&reads, "r OPERATOR(pg_catalog.->) %s", key);
+		else
+			appendStringInfo(&reads, "CAST(r OPERATOR(pg_catalog.->>) %s AS %s)", key,
+							 format_type_with_typemod(column->type, column->typmod));
+	}
+	return psprintf("INSERT INTO %s (%s) SELECT %s FROM pg_catalog.unnest($1) AS r%s",
+					sink->name, names.data, reads.data,
+					sink->ignores ? " ON CONFLICT DO NOTHING" : "");
+}

@@ -1,0 +1,81 @@
+/*
+ * chunk.h
+ *		One chunk at hand: private to the files that do it.
+ *
+ * chunk.c composes, judge.c judges, keep.c stores.
+ */
+#ifndef EPRO_ETL_CHUNK_H
+#define EPRO_ETL_CHUNK_H
+
+#include "postgres.h"
+
+#include "pipeline/pipeline.h"
+
+typedef enum Verdict
+{
+	VERDICT_PASSED = 0,
+	VERDICT_REJECTED,
+	VERDICT_DUPLICATE
+} Verdict;
+
+/* How far the judging of a response has come: where to go on after an error. */
+typedef enum Step
+{
+	STEP_READ = 0,
+	STEP_DECODE,
+	STEP_DEIDENTIFY,
+	STEP_NORMALISE,
+	STEP_VALIDATE,
+	STEP_CHECK,
+	STEP_FORM,
+	STEP_DONE
+} Step;
+
+typedef struct Row
+{
+	HeapTuple	original;		/* NULL in a group that has a message of it */
+	Parcel	   *parcel;			/* a stream's; else NULL */
+	PipelineForm *form;			/* NULL: unknown */
+	const char *form_name;
+	const char *source_id;
+	Verdict		verdict;
+	bool		warned;
+	bool		ended;			/* no stage has more to say about it */
+	int			first;			/* of the chunk's findings */
+	int			nfindings;
+	SinkRows   *formed;			/* a sink each */
+} Row;
+
+typedef struct Chunk
+{
+	Run		   *run;
+	Row		   *rows;
+	int			n;
+	int			at;				/* the row at hand */
+	Step		step;			/* of the row at hand */
+	Step		end;			/* where this worker's part ends */
+	int			next_check;
+	Sink	   *forming;		/* whose row is being formed, or NULL */
+	int			stored;			/* of the store's try at hand: which row */
+	Sink	   *storing;		/* that is being written, or NULL */
+	bool		again;			/* the try failed for no row: it is to be done again */
+	HeapTuple  *batch;			/* scratch of the store */
+	int		   *batch_row;		/* which row each of the batch is of */
+	volatile int batch_at;		/* of the insert at hand; -1: not known */
+	TimestampTz loaded_at;
+	int64		skipped;		/* checks not evaluated */
+} Chunk;
+
+/* where each stage begins */
+extern const Step first_step[STAGE_COUNT];
+
+/* ---- judge.c ---- */
+extern void judge_rows(Chunk *chunk);
+
+/* ---- keep.c ---- */
+extern void store_rows(Chunk *chunk);
+
+/* ---- chunk.c ---- */
+extern ErrorData *take_error(MemoryContext memory);
+
+#endif							/* EPRO_ETL_CHUNK_H */

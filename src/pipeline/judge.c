@@ -1,0 +1,359 @@
+/*
+ * judge.c
+ *		Judging a chunk: each response through the pure stages, or through
+ *		those of them that this worker does.
+ *
+ * An edit check may raise an error, and PostgreSQL can only go on after an
+ * error by rolling back to somewhere.  So the chunk is judged inside a
+ * subtransaction, which writes nothing and costs no transaction id.  After an
+ * error another is opened, and judging goes on behind the step that failed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pipeline/chunk.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "words/errors.h"
+#include "words/message.h"
+
+static void judge_row(Chunk *chunk);
+static void do_step(Chunk *chunk);
+static void read_row(Chunk *chunk);
+static void read_message(Chunk *chunk, Row *row);
+static void pack_row(Chunk *chunk);
+static void form_rows(Chunk *chunk);
+static void end_row(Chunk *chunk);
+static void absorb_judging_error(Chunk *chunk, ErrorData *error);
+static PipelineForm *find_form(Pipeline *pipeline, Span name);
+
+/* Judges all rows; an error of a rule costs a new subtransaction, no row. */
+void
+judge_rows(Chunk *chunk)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	while (chunk->at < chunk->n)
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(memory);
+		PG_TRY();
+		{
+			for (; chunk->at < chunk->n; chunk->at++)
+			{
+				CHECK_FOR_INTERRUPTS();
+				judge_row(chunk);
+				chunk->step = STEP_READ;
+			}
+			ReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(memory);
+			CurrentResourceOwner = owner;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error = take_error(memory);
+
+			RollbackAndReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(memory);
+			CurrentResourceOwner = owner;
+			if (!error_is_datas(error->sqlerrcode))
+				ReThrowError(error);
+			absorb_judging_error(chunk, error);
+		}
+		PG_END_TRY();
+	}
+}
+
+/* One response through this worker's stages; goes on where an error broke off. */
+static void
+judge_row(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+
+	if (chunk->step == STEP_READ)
+		MemoryContextReset(run->row_memory);
+	MemoryContextSwitchTo(run->row_memory);
+	if (chunk->step == STEP_READ)
+		read_row(chunk);
+	while (chunk->step < chunk->end)
+		do_step(chunk);
+	end_row(chunk);
+	if (run->last != STAGE_STORE)
+		pack_row(chunk);
+	MemoryContextSwitchTo(run->chunk_memory);
+}
+
+/* One stage's work on the response at hand: which step comes next. */
+static void
+do_step(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Response   *response = &run->response;
+	Row		   *row = &chunk->rows[chunk->at];
+	const CompiledForm *form = row->form->form;
+
+	switch (chunk->step)
+	{
+		case STEP_DECODE:
+			row->ended = !decode(form, response);
+			chunk->step = row->ended ? STEP_DONE : STEP_DEIDENTIFY;
+			break;
+		case STEP_DEIDENTIFY:
+			row->ended = !deidentify(form, run->pseudonymiser, response);
+			chunk->step = row->ended ? STEP_DONE : STEP_NORMALISE;
+			break;
+		case STEP_NORMALISE:
+			normalise(form, response);
+			chunk->step = STEP_VALIDATE;
+			break;
+		case STEP_VALIDATE:
+			validate(form, response);
+			chunk->next_check = 0;
+			chunk->step = STEP_CHECK;
+			break;
+		case STEP_CHECK:
+			if (row->form->checks->nchecks > 0)
+			{
+				checkset_read(row->form->checks, response);
+				check(row->form->checks, response, chunk->next_check);
+			}
+			chunk->step = STEP_FORM;
+			break;
+		case STEP_FORM:
+			if (run->findings.count[SEVERITY_ERROR] == 0)
+				form_rows(chunk);
+			chunk->step = STEP_DONE;
+			break;
+		case STEP_READ:
+		case STEP_DONE:
+			Assert(false);
+			break;
+	}
+}
+
+static void
+read_row(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Response   *response = &run->response;
+	Row		   *row = &chunk->rows[chunk->at];
+
+	memset(response, 0, sizeof(*response));
+	response->findings = &run->findings;
+	findings_begin(&run->findings);
+	row->first = run->findings.first;
+	if (row->parcel != NULL && message_head(row->parcel->message, row->parcel->len).has_body)
+	{
+		read_message(chunk, row);
+		return;
+	}
+
+	claim_read(run->claim, row->original, response);
+	row->form = response->form_name.data ?
+		find_form(run->pipeline, response->form_name) : NULL;
+	chunk->step = STEP_DECODE;
+	if (row->form == NULL)
+	{
+		finding_add(&run->findings, FINDING_FORM, SEVERITY_ERROR, NULL, "form",
+					response->form_name.data == NULL ? "the response names no form" :
+					"the form is not registered, or has no sink in this pipeline");
+		row->ended = true;
+		chunk->step = STEP_DONE;
+	}
+	else
+		response->values = row->form->values;
+}
+
+/* Goes on with what the group before has made of it. */
+static void
+read_message(Chunk *chunk, Row *row)
+{
+	Run		   *run = chunk->run;
+	Parcel	   *parcel = row->parcel;
+	MessageHead head = message_head(parcel->message, parcel->len);
+
+	if (head.form >= run->pipeline->nforms)
+		elog(ERROR, "a message names a form that is not there");
+	if (head.form >= 0)
+	{
+		row->form = &run->pipeline->forms[head.form];
+		run->response.values = row->form->values;
+	}
+	row->ended = head.ended;
+	chunk->step = head.ended ? STEP_DONE : first_step[run->first];
+	message_unpack(parcel->message, parcel->len, row->form ? row->form->form : NULL,
+				   &run->response);
+}
+
+/* For the next group; what is too large for the channel goes by its address. */
+static void
+pack_row(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Row		   *row = &chunk->rows[chunk->at];
+	StringInfoData message;
+
+	MemoryContextSwitchTo(run->row_memory);
+	initStringInfo(&message);
+	message_begin(&message, row->parcel->place);
+	message_pack(&message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
+				 row->ended, row->form ? row->form->form : NULL, &run->response,
+				 run->last < STAGE_DEIDENTIFY);
+	if (message.len > run->bound)
+		message_begin(&message, row->parcel->place);
+	row->parcel->packed = MemoryContextAlloc(run->chunk_memory, message.len);
+	memcpy(row->parcel->packed, message.data, message.len);
+	row->parcel->packed_len = message.len;
+}
+
+/* Forms the rows of every sink that the response is for. */
+static void
+form_rows(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Row		   *row = &chunk->rows[chunk->at];
+	PipelineForm *form = row->form;
+	StoreFacts	facts = {0};
+	bool		any = false;
+	bool		empty = false;
+
+	/* an error may have broken off the forming of another response's row */
+	chunk->forming = NULL;
+	facts.form = form->form;
+	facts.run_id = run->run_id;
+	facts.loaded_at = chunk->loaded_at;
+	facts.source_id = claim_id(run->claim, row->original, &facts.source_id_type,
+							   &facts.source_id_isnull);
+	row->formed = MemoryContextAllocZero(run->chunk_memory,
+										 sizeof(SinkRows) * form->nsinks);
+	for (int i = 0; i < form->nsinks; i++)
+	{
+		Sink	   *sink = form->sinks[i];
+		bool		fits;
+
+		if (sink->condition != NULL)
+		{
+			bool		isnull;
+			bool		holds;
+
+			checkset_read(form->checks, &run->response);
+			holds = checkset_holds(form->checks, sink->condition, &isnull);
+			if (isnull || !holds)
+				continue;
+		}
+		chunk->forming = sink;
+		fits = sink_form_rows(sink, &run->response, &facts, run->chunk_memory,
+							  &row->formed[i]);
+		chunk->forming = NULL;
+		if (fits && row->formed[i].n == 0)
+			empty = true;
+		else
+			any = true;
+	}
+	/* a response must arrive somewhere: it may not vanish between conditions */
+	if (!any)
+		finding_add(&run->findings, FINDING_FORM, SEVERITY_ERROR, NULL, "sink",
+					empty ? "no item is answered: nothing to store" :
+					"no sink's condition holds for the response");
+}
+
+/* The response is judged: keep what must outlive its scratch memory. */
+static void
+end_row(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Row		   *row = &chunk->rows[chunk->at];
+	FindingList *findings = &run->findings;
+	Span		id = run->response.source_id;
+	Span		name = run->response.form_name;
+
+	row->nfindings = findings->n - row->first;
+	if (findings->count[SEVERITY_ERROR] > 0)
+		row->verdict = VERDICT_REJECTED;
+	row->warned = findings->count[SEVERITY_WARNING] > 0;
+	chunk->skipped += findings->skipped;
+
+	/* only who has findings now, or is refused by a sink later, needs names */
+	row->form_name = row->form ? row->form->form->name : NULL;
+	if (row->nfindings > 0 || row->verdict != VERDICT_PASSED)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(run->chunk_memory);
+
+		if (id.data != NULL)
+			row->source_id = pnstrdup(id.data, id.len);
+		if (row->form_name == NULL && name.data != NULL)
+			row->form_name = pnstrdup(name.data, name.len);
+		MemoryContextSwitchTo(caller);
+	}
+}
+
+/* Turns an error of the row at hand into a finding, and says where to go on. */
+static void
+absorb_judging_error(Chunk *chunk, ErrorData *error)
+{
+	Run		   *run = chunk->run;
+	Row		   *row = &chunk->rows[chunk->at];
+	CheckSet   *checks = row->form ? row->form->checks : NULL;
+	const char *sqlstate = MemoryContextStrdup(run->chunk_memory,
+											   unpack_sql_state(error->sqlerrcode));
+	const char *message = psprintf("raised an error (SQLSTATE %s)", sqlstate);
+
+	switch (chunk->step)
+	{
+		case STEP_CHECK:
+			finding_add(&run->findings, FINDING_ERROR, SEVERITY_ERROR, "",
+						checks->checks[checks->current].name, message);
+			chunk->next_check = checks->current + 1;
+			return;
+		case STEP_FORM:
+			{
+				const char *location = "";
+				const char *column = "sink";
+
+				if (chunk->forming == NULL)
+				{
+					finding_add(&run->findings, FINDING_ERROR, SEVERITY_ERROR, "",
+								"sink condition", message);
+					break;
+				}
+				(void) sink_error_place(chunk->forming, &location, &column);
+				finding_add(&run->findings, FINDING_CONVERSION, SEVERITY_ERROR, location,
+							column, psprintf("the column's type refused the answer (SQLSTATE %s)", sqlstate));
+				break;
+			}
+		default:
+			finding_add(&run->findings, FINDING_PAYLOAD, SEVERITY_ERROR, "",
+						"row", psprintf("the row could not be read (SQLSTATE %s)", sqlstate));
+			break;
+	}
+	row->ended = true;
+	chunk->step = STEP_DONE;
+}
+
+/* The forms are sorted by name, as bytes. */
+static PipelineForm *
+find_form(Pipeline *pipeline, Span name)
+{
+	int			low = 0;
+	int			high = pipeline->nforms - 1;
+
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		PipelineForm *form = &pipeline->forms[middle];
+		int			len = (int) strlen(form->form->name);
+		int			order = memcmp(name.data, form->form->name, Min(name.len, len));
+
+		if (order == 0)
+			order = name.len - len;
+		if (order == 0)
+			return form;
+		if (order < 0)
+			high = middle - 1;
+		else
+			low = middle + 1;
+	}
+	return NULL;
+}

@@ -1,0 +1,427 @@
+/*
+ * keep.c
+ *		Storing a chunk: what passed goes into its sinks.
+ *
+ * The writer tells which row was refused, so that row is rejected and the
+ * others are tried again, in tries that begin small and grow: every row is
+ * inserted a bounded number of times, however many are refused, and there is
+ * never a subtransaction a row.
+ *
+ * A sink on another server can be away.  If it is not required, its rows go
+ * into the outbox, and the others' go on.  If it is, a stream holds the
+ * responses that it is to have: they stay in the source, and the chunk is done
+ * again without them; a batch ends with the error.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pipeline/chunk.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "words/errors.h"
+
+/* rows that one step takes out of the outbox for one sink */
+#define MOST_DELIVERED 500
+
+static Size most_tuples(const Chunk *chunk);
+static bool try_store(Chunk *chunk, int from, int to);
+static void insert_rows(Chunk *chunk, int from, int to);
+static void insert_batch(Chunk *chunk, Sink *sink, int n);
+static void hold_rows(Chunk *chunk);
+static void do_without(Chunk *chunk, ErrorData *error);
+static int	deliver_to(Run *run, Sink *sink);
+static const char *source_id(Chunk *chunk, Row *row);
+static void reject_stored(Chunk *chunk, int at, ErrorData *error);
+static bool is_sink_column(const PipelineForm *form, const char *name);
+
+/* Stores what passed; refused rows are rejected one by one, others go in. */
+void
+store_rows(Chunk *chunk)
+{
+	int			from = 0;
+	int			attempt = chunk->n;
+	Size		room = most_tuples(chunk);
+
+	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
+	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
+	hold_rows(chunk);
+	while (from < chunk->n)
+	{
+		int			to = Min(chunk->n, from + attempt);
+
+		CHECK_FOR_INTERRUPTS();
+		if (try_store(chunk, from, to))
+		{
+			from = to;
+			attempt = Min(attempt * 2, chunk->n);
+		}
+		else if (chunk->again)
+			continue;
+		else if (chunk->stored >= 0)
+			attempt = Max(1, 2 * (chunk->stored - from));
+		else
+			attempt = Max(1, (to - from) / 2);
+	}
+}
+
+/* How many tuples one sink can be given at once, at most. */
+static Size
+most_tuples(const Chunk *chunk)
+{
+	Size		n = 1;
+
+	for (int i = 0; i < chunk->n; i++)
+	{
+		const Row  *row = &chunk->rows[i];
+		int			most = 0;
+
+		if (row->verdict != VERDICT_PASSED)
+			continue;
+		for (int s = 0; s < row->form->nsinks; s++)
+			most = Max(most, row->formed[s].n);
+		n += most;
+	}
+	return n;
+}
+
+/*
+ * Stores the rows from..to in one subtransaction.  If the data is refused,
+ * returns false: chunk->stored is the row, rejected by now, or -1 when it is
+ * not known which one it was.  Also false, with chunk->again, when a sink has
+ * gone away that can be done without.
+ */
+static bool
+try_store(Chunk *chunk, int from, int to)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool stored = false;
+
+	chunk->stored = -1;
+	chunk->batch_at = -1;
+	chunk->again = false;
+	chunk->storing = NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		insert_rows(chunk, from, to);
+		ReleaseCurrentSubTransaction();
+		stored = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = take_error(memory);
+
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (!error_is_datas(error->sqlerrcode))
+		{
+			do_without(chunk, error);
+			chunk->again = true;
+		}
+		else if (chunk->batch_at >= 0)
+			chunk->stored = chunk->batch_row[chunk->batch_at];
+		else if (to - from == 1)
+			chunk->stored = from;
+		if (chunk->stored >= 0)
+			reject_stored(chunk, chunk->stored, error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return stored;
+}
+
+/* Sink by sink; on an error chunk->batch_at is the row's place, or -1. */
+static void
+insert_rows(Chunk *chunk, int from, int to)
+{
+	Pipeline   *pipeline = chunk->run->pipeline;
+
+	for (int f = 0; f < pipeline->nforms; f++)
+	{
+		PipelineForm *form = &pipeline->forms[f];
+
+		for (int s = 0; s < form->nsinks; s++)
+		{
+			int			n = 0;
+
+			for (int i = from; i < to; i++)
+			{
+				Row		   *row = &chunk->rows[i];
+
+				if (row->form != form || row->verdict != VERDICT_PASSED)
+					continue;
+				for (int t = 0; t < row->formed[s].n; t++)
+				{
+					chunk->batch[n] = row->formed[s].tuples[t];
+					chunk->batch_row[n++] = i;
+				}
+			}
+			if (n > 0)
+				insert_batch(chunk, form->sinks[s], n);
+		}
+	}
+}
+
+/* The first n of the batch, into their sink or the outbox. */
+static void
+insert_batch(Chunk *chunk, Sink *sink, int n)
+{
+	Run		   *run = chunk->run;
+
+	if (!sink->remote)
+	{
+		sink_insert(sink, chunk->batch, n, &chunk->batch_at);
+		return;
+	}
+	if (sink_is_away(sink))
+	{
+		const char **ids = palloc(sizeof(char *) * n);
+
+		Assert(!sink->required);
+		for (int i = 0; i < n; i++)
+			ids[i] = source_id(chunk, &chunk->rows[chunk->batch_row[i]]);
+		outbox_put(run->run_id, sink, chunk->batch, ids, n);
+		return;
+	}
+	run->remotes = list_append_unique_ptr(run->remotes, sink);
+	chunk->storing = sink;
+	patience_begin(run->parcels != NULL ? epro_sink_timeout : 0);
+	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
+	patience_end();
+	chunk->storing = NULL;
+	sink_came_back(sink);
+}
+
+/*
+ * A stream's responses for a required sink that is away stay in the source:
+ * the chunk, which has taken them out, is to be done again without them.
+ */
+static void
+hold_rows(Chunk *chunk)
+{
+	bool		held = false;
+
+	for (int i = 0; i < chunk->n; i++)
+	{
+		Row		   *row = &chunk->rows[i];
+
+		if (row->parcel == NULL || row->verdict != VERDICT_PASSED)
+			continue;
+		for (int s = 0; s < row->form->nsinks; s++)
+		{
+			Sink	   *sink = row->form->sinks[s];
+
+			if (sink->required && row->formed[s].n > 0 && sink_is_away(sink))
+			{
+				row->parcel->fate = PARCEL_HELD;
+				held = true;
+			}
+		}
+	}
+	if (held)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_SINK_AWAY),
+				 errmsg("a required sink is away")));
+}
+
+/* A try has failed by an error that is not the data's: can it be done again? */
+static void
+do_without(Chunk *chunk, ErrorData *error)
+{
+	Run		   *run = chunk->run;
+	Sink	   *sink = chunk->storing;
+
+	patience_end();
+	if (sink == NULL || !error_is_away(sink, error) ||
+		(sink->required && run->parcels == NULL))
+		ReThrowError(error);
+	sink_went_away(sink, error->sqlerrcode);
+	hold_rows(chunk);
+}
+
+/*
+ * The commit of a chunk has failed, with rows sent to remote sinks: true when
+ * it is to be done again, without them.  What is in doubt is whether the rows
+ * have arrived; a unique key and on_duplicate 'ignore' make it all one.
+ */
+bool
+run_survives_commit(Run *run, const ErrorData *error)
+{
+	ListCell   *cell;
+
+	foreach(cell, run->remotes)
+	{
+		const Sink *sink = lfirst(cell);
+
+		if (!error_is_away(sink, error) || (sink->required && run->parcels == NULL))
+			return false;
+	}
+	foreach(cell, run->remotes)
+		sink_went_away(lfirst(cell), error->sqlerrcode);
+	return run->remotes != NIL;
+}
+
+/*
+ * Delivers some of what the outbox has for the pipeline's sinks, in the current
+ * transaction.  Returns how many rows; a sink that is away keeps its.
+ */
+int
+run_deliver(Run *run)
+{
+	Pipeline   *pipeline = run->pipeline;
+	int			delivered = 0;
+
+	MemoryContextReset(run->chunk_memory);
+	MemoryContextSwitchTo(run->chunk_memory);
+	run->remotes = NIL;
+	for (int f = 0; f < pipeline->nforms; f++)
+	{
+		for (int s = 0; s < pipeline->forms[f].nsinks; s++)
+		{
+			Sink	   *sink = pipeline->forms[f].sinks[s];
+
+			if (!sink->required && sink->remote && !sink_is_away(sink))
+				delivered += deliver_to(run, sink);
+		}
+	}
+	return delivered;
+}
+
+static int
+deliver_to(Run *run, Sink *sink)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int delivered = 0;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		run->remotes = list_append_unique_ptr(run->remotes, sink);
+		patience_begin(epro_sink_timeout);
+		delivered = outbox_deliver(sink, MOST_DELIVERED);
+		patience_end();
+		ReleaseCurrentSubTransaction();
+		if (delivered > 0)
+			sink_came_back(sink);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = take_error(memory);
+
+		patience_end();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (!error_is_away(sink, error))
+		{
+			error_strip(error);
+			ReThrowError(error);
+		}
+		sink_went_away(sink, error->sqlerrcode);
+		delivered = 0;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return delivered;
+}
+
+/* A sink refused a row: a finding without the row's values. */
+static void
+reject_stored(Chunk *chunk, int at, ErrorData *error)
+{
+	Run		   *run = chunk->run;
+	Row		   *row = &chunk->rows[at];
+	FindingList *findings = &run->findings;
+	const char *rule = error->constraint_name && constraint_exists(error->constraint_name) ?
+		error->constraint_name : unpack_sql_state(error->sqlerrcode);
+	const char *message;
+	int			before;
+
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_UNIQUE_VIOLATION:
+		case ERRCODE_EXCLUSION_VIOLATION:
+			message = "the sink already holds a row with this key";
+			break;
+		case ERRCODE_NOT_NULL_VIOLATION:
+			message = error->column_name && is_sink_column(row->form, error->column_name) ?
+				psprintf("column \"%s\" of the sink must not be null", error->column_name) :
+				"a column of the sink must not be null";
+			break;
+		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
+			message = "the sink did not store the row: a trigger or rule suppressed it";
+			break;
+		case ERRCODE_FOREIGN_KEY_VIOLATION:
+			message = "the row that the sink refers to does not exist";
+			break;
+		case ERRCODE_CHECK_VIOLATION:
+			/* another server names neither constraint nor table */
+			message = error->constraint_name || !error->table_name ?
+				"a check constraint of the sink does not hold" :
+				"no partition of the sink takes the row";
+			break;
+		default:
+			message = psprintf("the sink refused the row (SQLSTATE %s)",
+							   unpack_sql_state(error->sqlerrcode));
+			break;
+	}
+
+	/* its earlier findings and this one must stand together: move them */
+	before = row->nfindings;
+	findings_begin(findings);
+	for (int i = 0; i < before; i++)
+	{
+		Finding		moved = findings->items[row->first + i];
+
+		finding_add(findings, moved.kind, moved.severity, moved.location,
+					moved.rule, moved.message);
+	}
+	finding_add(findings, FINDING_CONSTRAINT, SEVERITY_ERROR, "",
+				pstrdup(rule), message);
+	row->first = findings->first;
+	row->nfindings = findings->n - findings->first;
+	row->verdict = error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION ||
+		error->sqlerrcode == ERRCODE_EXCLUSION_VIOLATION ?
+		VERDICT_DUPLICATE : VERDICT_REJECTED;
+	row->warned = false;
+
+	row->source_id = source_id(chunk, row);
+}
+
+/* The id of a response, in the chunk's memory; NULL if it has none. */
+static const char *
+source_id(Chunk *chunk, Row *row)
+{
+	Response	response = {0};
+
+	if (row->source_id == NULL)
+	{
+		claim_read(chunk->run->claim, row->original, &response);
+		if (response.source_id.data != NULL)
+			row->source_id = pnstrdup(response.source_id.data, response.source_id.len);
+	}
+	return row->source_id;
+}
+
+/* An error can be raised with any name; only a column's own is repeated. */
+static bool
+is_sink_column(const PipelineForm *form, const char *name)
+{
+	for (int i = 0; i < form->nsinks; i++)
+	{
+		if (get_attnum(form->sinks[i]->relid, name) != InvalidAttrNumber)
+			return true;
+	}
+	return false;
+}
