@@ -64,10 +64,10 @@ sub brought_back
 # Each kind of process, at points of a chunk's way.
 sub signalled
 {
-	foreach my $cut (@cuts)
+	foreach my $cut ($preloaded ? $cuts[1] : @cuts)
 	{
 		my ($cut_name, $stages, @groups) = @$cut;
-		foreach my $how ('pg_terminate_backend', 'pg_cancel_backend')
+		foreach my $how ('pg_terminate_backend', $preloaded ? () : 'pg_cancel_backend')
 		{
 			foreach my $whom (undef, @groups)
 			{

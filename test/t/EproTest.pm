@@ -309,7 +309,8 @@ sub status_of
 	return $session->query("SELECT concat_ws('|', $columns) FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1");
 }
 
-# Starts the stream of "mood" and waits until it runs; stages as JSON, or undef.
+# Starts the stream of "mood" and waits until all its workers are at work; stages
+# as JSON, or undef.
 sub start_stream
 {
 	my ($session, $stages, $queue) = @_;
@@ -317,7 +318,8 @@ sub start_stream
 	$stages = defined $stages ? "'$stages'" : 'NULL';
 	$queue = 'NULL' unless defined $queue;
 	$session->query("SELECT epro_etl.start_stream('mood', $stages, $queue)");
-	return await_stream($session, q{state = 'running' AND workers = workers_wanted});
+	return await_stream($session, q{state = 'running' AND workers = workers_wanted AND workers =
+		(SELECT count(*) FROM epro_etl.stat_progress p WHERE p.run_id = stat_stream.run_id AND p.phase <> 'starting')});
 }
 
 # A condition on the stream of "mood", as stat_stream shows it.
