@@ -269,6 +269,11 @@ CREATE FUNCTION epro_etl.progress(
     AS 'MODULE_PATHNAME', 'epro_etl_progress';
 COMMENT ON FUNCTION epro_etl.progress() IS 'The workers of the runs and streams in this database; read it through the view stat_progress';
 
+CREATE FUNCTION epro_etl.pipeline_source(pipeline text) RETURNS regclass
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_pipeline_source';
+COMMENT ON FUNCTION epro_etl.pipeline_source(text) IS 'The staging table of a pipeline';
+
 CREATE FUNCTION epro_etl.launch_stream(pipeline text, stages jsonb, queue_size integer) RETURNS boolean
     LANGUAGE c VOLATILE
     AS 'MODULE_PATHNAME', 'epro_etl_launch_stream';
@@ -756,10 +761,9 @@ CREATE FUNCTION epro_etl.watch_source(pipeline text) RETURNS void
 AS $$
 #variable_conflict use_column
 DECLARE
-    source regclass;
+    source constant regclass := epro_etl.pipeline_source(watch_source.pipeline);
 BEGIN
-    SELECT p.source INTO source FROM epro_etl.pipeline p WHERE p.name = watch_source.pipeline;
-    IF source IS NULL OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source
+    IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source
                                    AND t.tgfoid = 'epro_etl.wake_stream()'::regprocedure) THEN
         RETURN;
     END IF;

@@ -27,6 +27,7 @@
 #include "utils/tuplestore.h"
 #include "words/errors.h"
 
+PG_FUNCTION_INFO_V1(epro_etl_pipeline_source);
 PG_FUNCTION_INFO_V1(epro_etl_launch_stream);
 PG_FUNCTION_INFO_V1(epro_etl_stop_stream);
 PG_FUNCTION_INFO_V1(epro_etl_deliver);
@@ -35,7 +36,8 @@ PG_FUNCTION_INFO_V1(epro_etl_channel_status);
 PG_FUNCTION_INFO_V1(epro_etl_wake_stream);
 
 static void check_stages(Jsonb *stages);
-static void write_stream(int64 pipeline_id, Jsonb *stages, int queue_size, bool fresh);
+static void write_stream(int64 pipeline_id, Jsonb *stages, int queue_size);
+static void write_roles(int64 pipeline_id);
 static bool forget_stream(int64 pipeline_id);
 static int64 find_pipeline(const char *name);
 static void wait_for_end(int64 pipeline_id, TimestampTz until);
@@ -46,6 +48,16 @@ static bool ask_to_stop(int64 pipeline_id, StreamStop stop);
 static void refuse_own_lock(uint32 handle);
 static StreamShared *map_stream(uint32 handle, dsm_segment **segment, bool *mapped);
 static void wake_at_commit(XactEvent event, void *arg);
+
+/* pipeline_source(pipeline): whose commits wake its stream. */
+Datum
+epro_etl_pipeline_source(PG_FUNCTION_ARGS)
+{
+	Oid			source;
+
+	(void) pipeline_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &source);
+	PG_RETURN_OID(source);
+}
 
 /*
  * launch_stream(pipeline, stages, queue_size): writes down that the stream is
@@ -89,8 +101,10 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 				 errhint("The role needs LOGIN, and CONNECT on the database.")));
 	(void) pipeline_load(pipeline_id, pipeline_versions(pipeline_id));
 
+	/* the row's lock brings this into order with other starts and stops */
+	write_stream(pipeline_id, stages, queue_size);
 	entry = registry_stream_enter(MyDatabaseId, pipeline_id, GetSessionUserId(),
-								  GetUserId(), &fresh);
+								  GetUserId(), GetTopTransactionId(), &fresh);
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -98,8 +112,9 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 	/* also when the session is terminated while it waits for a lock */
 	PG_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
 	{
-		write_stream(pipeline_id, stages, queue_size, fresh);
-		if (fresh && !leader_register(entry, name, GetTopTransactionId()))
+		if (fresh)
+			write_roles(pipeline_id);
+		if (fresh && !leader_register(entry, name))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 					 errmsg("no background worker is free for the stream"),
@@ -212,27 +227,43 @@ check_stages(Jsonb *stages)
 
 /*
  * Writes the wish down, as the extension's owner: who could write it by hand
- * could have a stream act as anybody.  One that is up keeps its roles.
+ * could have a stream act as anybody.
  */
 static void
-write_stream(int64 pipeline_id, Jsonb *stages, int queue_size, bool fresh)
+write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
 {
-	Oid			types[] = {INT8OID, JSONBOID, INT4OID, OIDOID, OIDOID, BOOLOID};
+	Oid			types[] = {INT8OID, JSONBOID, INT4OID, OIDOID, OIDOID};
 	Datum		values[] = {
 		Int64GetDatum(pipeline_id), JsonbPGetDatum(stages), Int32GetDatum(queue_size),
-		ObjectIdGetDatum(GetSessionUserId()), ObjectIdGetDatum(GetUserId()), BoolGetDatum(fresh)
+		ObjectIdGetDatum(GetSessionUserId()), ObjectIdGetDatum(GetUserId())
 	};
-	char		nulls[] = {' ', stages ? ' ' : 'n', queue_size ? ' ' : 'n', ' ', ' ', ' ', '\0'};
+	char		nulls[] = {' ', stages ? ' ' : 'n', queue_size ? ' ' : 'n', ' ', ' ', '\0'};
 	OwnerScope	scope;
 
 	owner_begin(&scope);
-	if (SPI_execute_with_args("INSERT INTO epro_etl.stream AS s (pipeline_id, stages, queue_size, login, role)"
+	if (SPI_execute_with_args("INSERT INTO epro_etl.stream (pipeline_id, stages, queue_size, login, role)"
 							  " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (pipeline_id) DO UPDATE"
-							  " SET stages = excluded.stages, queue_size = excluded.queue_size,"
-							  " login = CASE WHEN $6 THEN excluded.login ELSE s.login END,"
-							  " role = CASE WHEN $6 THEN excluded.role ELSE s.role END,"
-							  " started_at = CASE WHEN $6 THEN excluded.started_at ELSE s.started_at END",
+							  " SET stages = excluded.stages, queue_size = excluded.queue_size",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write the stream down");
+	owner_end(&scope);
+}
+
+/* One that was not up acts as who starts it; one that is up keeps its roles. */
+static void
+write_roles(int64 pipeline_id)
+{
+	Oid			types[] = {INT8OID, OIDOID, OIDOID};
+	Datum		values[] = {
+		Int64GetDatum(pipeline_id), ObjectIdGetDatum(GetSessionUserId()),
+		ObjectIdGetDatum(GetUserId())
+	};
+	OwnerScope	scope;
+
+	owner_begin(&scope);
+	if (SPI_execute_with_args("UPDATE epro_etl.stream SET login = $2, role = $3, started_at = now()"
+							  " WHERE pipeline_id = $1",
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write the stream down");
 	owner_end(&scope);
 }

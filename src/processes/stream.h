@@ -113,8 +113,7 @@ extern void generation_abandon(void);
 
 /* ---- leader.c ---- */
 extern PGDLLEXPORT void epro_etl_stream_main(Datum arg);
-extern bool leader_register(int number, const char *pipeline,
-							TransactionId starter);
+extern bool leader_register(int number, const char *pipeline);
 
 /* ---- stage_worker.c ---- */
 extern PGDLLEXPORT void epro_etl_stage_main(Datum arg);
