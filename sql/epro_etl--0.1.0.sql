@@ -297,7 +297,7 @@ CREATE FUNCTION epro_etl.stream_status(
 COMMENT ON FUNCTION epro_etl.stream_status() IS 'The streams of this database, from shared memory; read it through the view stat_stream';
 
 CREATE FUNCTION epro_etl.channel_status(
-        OUT pipeline_id bigint, OUT stage text, OUT depth integer, OUT capacity integer, OUT sent bigint,
+        OUT pipeline_id bigint, OUT channel integer, OUT stage text, OUT depth integer, OUT capacity integer, OUT sent bigint,
         OUT received bigint, OUT waits_for_room bigint, OUT waits_for_rows bigint, OUT senders integer,
         OUT receivers integer, OUT closed boolean) RETURNS SETOF record
     LANGUAGE c VOLATILE
@@ -334,11 +334,11 @@ COMMENT ON VIEW epro_etl.stat_stream IS
     'Live: a row a stream that is to be up: its state (starting, running, draining, waiting, down, not running), what it has stored, lag and latency';
 
 CREATE VIEW epro_etl.stat_channel AS
-SELECT p.name AS pipeline, c.stage, c.depth, c.capacity, c.sent, c.received, c.waits_for_room, c.waits_for_rows,
+SELECT p.name AS pipeline, c.channel, c.stage, c.depth, c.capacity, c.sent, c.received, c.waits_for_room, c.waits_for_rows,
        c.senders, c.receivers, c.closed
 FROM epro_etl.channel_status() c
 JOIN epro_etl.pipeline p USING (pipeline_id);
-COMMENT ON VIEW epro_etl.stat_channel IS 'Live: a row a channel of each stream, by the stage of the group that receives from it';
+COMMENT ON VIEW epro_etl.stat_channel IS 'Live: a row a channel of each stream, in flow order, with the stage at which the group begins that receives from it';
 
 CREATE VIEW epro_etl.run_history AS
 SELECT l.run_id, l.pipeline, l.source,

@@ -319,8 +319,8 @@ registry_stream_leave(int entry)
 
 /*
  * Its leader has nothing more to do.  Frees the entry, unless somebody has
- * started the stream since the transaction that the leader has waited for:
- * then returns that one, to be waited for.
+ * started the stream since: since the wish to stop, or since the transaction
+ * that the leader has waited for.  Then returns that one, to be waited for.
  */
 TransactionId
 registry_stream_retire(int entry, TransactionId waited)
@@ -329,7 +329,8 @@ registry_stream_retire(int entry, TransactionId waited)
 	TransactionId later = InvalidTransactionId;
 
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
-	if (stream->starter != waited)
+	if (stream->starter != waited &&
+		!(stream->stop != STOP_NONE && stream->starter == stream->stopped))
 	{
 		later = stream->starter;
 		stream->stop = STOP_NONE;
@@ -352,6 +353,7 @@ registry_stream_stop(int entry, StreamStop stop)
 
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	stream->stop = Max(stream->stop, stop);
+	stream->stopped = stream->starter;
 	if (stream->leader != NULL)
 		SetLatch(&stream->leader->procLatch);
 	LWLockRelease(&registry->lock);

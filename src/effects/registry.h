@@ -53,6 +53,7 @@ typedef struct StreamEntry
 	TimestampTz since;			/* of the state */
 	StreamStop	stop;			/* written by who wants it stopped */
 	TransactionId starter;		/* the last that wants it started */
+	TransactionId stopped;		/* the last starter before the wish to stop */
 	PGPROC	   *leader;			/* NULL: there is none */
 	int			pid;
 	uint32		handle;			/* of the segment it works in; 0: none */

@@ -524,21 +524,22 @@ epro_etl_channel_status(PG_FUNCTION_ARGS)
 		for (int g = 0; g < shared->ngroups; g++)
 		{
 			ChannelStat stat;
-			Datum		values[11];
-			bool		nulls[11] = {false};
+			Datum		values[12];
+			bool		nulls[12] = {false};
 
 			channel_stat(stream_channel(shared, g), &stat);
 			values[0] = Int64GetDatum(streams[i].pipeline_id);
-			values[1] = CStringGetTextDatum(stage_name[shared->groups[g].first]);
-			values[2] = Int32GetDatum(stat.depth);
-			values[3] = Int32GetDatum(stat.capacity);
-			values[4] = Int64GetDatum(stat.sent);
-			values[5] = Int64GetDatum(stat.received);
-			values[6] = Int64GetDatum(stat.waits_for_room);
-			values[7] = Int64GetDatum(stat.waits_for_rows);
-			values[8] = Int32GetDatum(stat.senders);
-			values[9] = Int32GetDatum(stat.receivers);
-			values[10] = BoolGetDatum(stat.closed);
+			values[1] = Int32GetDatum(g + 1);
+			values[2] = CStringGetTextDatum(stage_name[shared->groups[g].named]);
+			values[3] = Int32GetDatum(stat.depth);
+			values[4] = Int32GetDatum(stat.capacity);
+			values[5] = Int64GetDatum(stat.sent);
+			values[6] = Int64GetDatum(stat.received);
+			values[7] = Int64GetDatum(stat.waits_for_room);
+			values[8] = Int64GetDatum(stat.waits_for_rows);
+			values[9] = Int32GetDatum(stat.senders);
+			values[10] = Int32GetDatum(stat.receivers);
+			values[11] = BoolGetDatum(stat.closed);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 		if (!mapped)

@@ -44,6 +44,7 @@ typedef struct Place
 /* The workers that do some adjacent stages.  Immutable. */
 typedef struct StageGroup
 {
+	Stage		named;			/* at which it was cut; the first may begin before */
 	Stage		first;
 	Stage		last;
 	int			nworkers;
