@@ -28,7 +28,7 @@ my @narrow = (@cuts[ 1, 2 ], [ 'five groups to one worker', '{"decode": 1, "deid
 
 parts('main', qw(
 	arrives same_as_batch changed_on_their_way rewritten_source locked large waits_for_its_sink
-	starts stops stop_is_taken_back starts_and_stops_meet wakes slow_source roles planted));
+	starts stops stop_is_taken_back starts_and_stops_meet wakes slow_source side_by_side roles planted));
 
 $_->close foreach ($look, $one, $two);
 $node->stop('fast');
@@ -335,6 +335,15 @@ sub starts
 	$one->query(q{BEGIN; SAVEPOINT s; SELECT epro_etl.start_stream('mood'); ROLLBACK TO s; COMMIT});
 	ok(until_true($look, q{SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type ~ '^epro_etl st'}, 0), 'start in a savepoint rolled back: no process is left');
 	oracle_ok($look, 'start after a savepoint');
+
+	# prepared: begins when that is committed
+	$one->query(q{BEGIN; SELECT epro_etl.start_stream('mood'); PREPARE TRANSACTION 'start'});
+	stage($look, 101, 110);
+	is($look->query('SELECT count(*) FROM staging'), 10, 'start prepared: not yet');
+	$two->query(q{COMMIT PREPARED 'start'});
+	ok(await_arrived($look, 110), 'start prepared: at its commit');
+	stop_stream_ok($one, 'start prepared');
+	oracle_ok($look, 'start prepared');
 
 	foreach my $case (
 		[ q{'nosuch'}, qr/^42704$/, 'a pipeline that is not there' ],
@@ -663,12 +672,52 @@ sub slow_source
 	return;
 }
 
+# Other streams and batches of the same source, and what comes back from quarantine.
+sub side_by_side
+{
+	$look->query(q{SELECT epro_etl.create_pipeline('second', 'staging', '{"id": "response_id"}'); SELECT epro_etl.add_sink('second', 'MOOD', 'mood_sink')});
+	restage($look);
+	start_stream($one, $to_store);
+	$one->query(q{SELECT epro_etl.start_stream('second', '{"validate": 1, "store": 1}')});
+	my @writers = (writer($node, 1, 1500, 7), writer($node, 1501, 3000, 7));
+	$two->query(q{SELECT epro_etl.run('mood', workers => 2)}) foreach 1 .. 10;
+	$_->wait foreach @writers;
+	ok(await_arrived($look, 3000), 'side by side: all has arrived');
+	ok(await_stream($look, 'in_flight = 0 AND held = 0'), 'side by side: nothing is on its way any more');
+	is($look->query('SELECT count(*), sum(failures) FROM epro_etl.stat_stream'), '2|0', 'side by side: two streams');
+	is($look->query('SELECT count(DISTINCT pipeline) FROM epro_etl.run_history WHERE stream AND claimed > 0'), 2, 'side by side: both had a share');
+
+	# corrected, and requeued
+	is($one->query(q{SELECT epro_etl.stop_stream('second'); SELECT epro_etl.drop_pipeline('second')}), "t\n", 'side by side: one is stopped');
+	my $bad = $look->query(q{SELECT count(*) FROM epro_etl.quarantine WHERE pipeline = 'mood'});
+	$look->query(q{SELECT epro_etl.register_form('MOOD', '{"type": "object", "required": ["mood01"], "properties": {
+		"mood01": {"type": "integer", "minimum": 0, "maximum": 9}, "mood02": {"type": "integer"}, "note": {"type": "string"}}}')});
+	ok(await_stream($look, q{generations = 2 AND state = 'running'}), 'requeue: the new version is taken over');
+	is($look->query(q{SELECT epro_etl.requeue('mood')}), $bad, 'requeue: done');
+	ok(until_true($look, q{SELECT count(*) FROM epro_etl.quarantine WHERE pipeline = 'mood'}, 0), 'requeue: none is left');
+	ok(until_true($look, q{SELECT count(*) FROM staging}, 0), 'requeue: all arrive');
+	answers_ok($look, 'requeue');
+
+	# who cancels the run cancels a generation of the stream, which goes on
+	my $run = stream_shows($look, 'run_id');
+	$look->query("SELECT epro_etl.cancel_run($run)");
+	stage($look, 3001, 3100);
+	ok(until_true($look, 'SELECT count(*) FROM mood_sink WHERE source_id > 3000', 100), 'run canceled: the stream goes on');
+	stop_stream_ok($one, 'side by side');
+	$_->close foreach @writers;
+	# what was requeued is in quarantine no more, but in the ledger and findings of its run
+	is($look->query(q{SELECT string_agg(o, ' ') FROM oracle(ARRAY['staging'], ARRAY['mood_sink']) o WHERE o !~ 'rejected \\d+ by its ledger|finding that rejects'}), '', 'oracle: side by side');
+	$look->query(q{SELECT epro_etl.register_form('MOOD', '{"type": "object", "required": ["mood01"], "properties": {
+		"mood01": {"type": "integer", "minimum": 0, "maximum": 3}, "mood02": {"type": "integer"}, "note": {"type": "string"}}}')});
+	return;
+}
+
 # A stream acts as who started it, with no more rights.
 sub roles
 {
 	$look->query(q{CREATE ROLE loader LOGIN; CREATE ROLE member LOGIN IN ROLE loader; CREATE ROLE other LOGIN;
 		GRANT USAGE ON SCHEMA epro_etl TO loader, other; GRANT EXECUTE ON ALL ROUTINES IN SCHEMA epro_etl TO loader, other;
-		GRANT SELECT ON epro_etl.stat_stream TO loader, other;
+		GRANT SELECT ON epro_etl.stat_stream, epro_etl.stat_progress TO loader, other;
 		GRANT SELECT, DELETE, UPDATE ON staging TO loader; GRANT SELECT, INSERT ON mood_sink TO loader});
 	my $loader = EproTest::Psql->new($node, user => 'loader');
 	my $member = EproTest::Psql->new($node, user => 'member');
@@ -724,7 +773,8 @@ sub roles
 	$look->query('DROP TRIGGER epro_etl_wake ON staging; ALTER TABLE staging OWNER TO loader');
 	(undef, $error) = $loader->try(q{SELECT epro_etl.watch_source('mood')});
 	is($error, '', 'roles: the owner of the source has it watched');
-	$look->query('ALTER TABLE staging OWNER TO postgres');
+	# what was granted to the owner has become the owner's
+	$look->query('ALTER TABLE staging OWNER TO postgres; GRANT SELECT, DELETE, UPDATE ON staging TO loader');
 
 	# row security
 	$look->query(q{ALTER TABLE staging ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON staging TO loader USING (study = 'ST01')});

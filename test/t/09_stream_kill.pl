@@ -349,7 +349,7 @@ sub leaders_start
 	restage($look, 1, 100);
 	my $starter = EproTest::Psql->new($node);
 	$starter->query(q{BEGIN; SELECT epro_etl.start_stream('mood')});
-	ok(until_true($look, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'epro_etl stream' AND wait_event_type = 'Lock'}, 1), 'starter terminated: the leader waits');
+	ok(until_true($look, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'epro_etl stream'}, 1), 'starter terminated: the leader waits');
 	$look->query('SELECT pg_terminate_backend(' . $starter->backend . ')');
 	ok(until_true($look, q{SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type ~ '^epro_etl st'}, 0), 'starter terminated: no process is left');
 	is(stream_shows($look, 'state'), '', 'starter terminated: no stream');
@@ -381,6 +381,23 @@ sub leaders_start
 	}
 	ok(await_arrived($look, 200), "leader canceled before it begins ($state): it works");
 	stop_stream_ok($one, 'leader canceled before it begins');
+
+	# canceled while it reads what it is to do: it tries again
+	my $locker = EproTest::Psql->new($node);
+	start_stream($one, undef);
+	$locker->query('BEGIN; LOCK TABLE epro_etl.pipeline IN ACCESS EXCLUSIVE MODE');
+	my $pid = $look->query(q{SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'epro_etl stage worker' LIMIT 1});
+	$look->query("SELECT pg_terminate_backend($pid)");
+	ok(until_true($look, q{SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type = 'epro_etl stage worker'}, 0), 'leader canceled while it reads its plan: between two generations');
+	$pid = $look->query(q{SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'epro_etl stream'});
+	ok(until_true($look, "SELECT count(*) FROM pg_locks WHERE pid = $pid AND NOT granted AND relation = 'epro_etl.pipeline'::regclass", 1), 'leader canceled while it reads its plan: it waits');
+	$look->query("SELECT pg_cancel_backend($pid)");
+	ok(until_true($look, "SELECT count(*) FROM pg_locks WHERE pid = $pid AND NOT granted", 0), 'leader canceled while it reads its plan: no more');
+	$locker->query('ROLLBACK');
+	stage($look, 201, 300, 7);
+	ok(await_arrived($look, 300), 'leader canceled while it reads its plan: it goes on');
+	stop_stream_ok($one, 'leader canceled while it reads its plan');
+	$locker->close;
 	oracle_ok($look, 'leaders_start');
 	return;
 }
