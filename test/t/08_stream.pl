@@ -27,8 +27,8 @@ my @cuts = ([ 'not cut', undef ], [ 'two groups', '{"validate": 1, "store": 1}' 
 my @narrow = (@cuts[ 1, 2 ], [ 'five groups to one worker', '{"decode": 1, "deidentify": 2, "normalise": 1, "validate": 2, "store": 1}' ]);
 
 parts('main', qw(
-	arrives same_as_batch changed_on_their_way rewritten_source locked large waits_for_its_sink
-	starts stops stop_is_taken_back starts_and_stops_meet wakes slow_source side_by_side roles planted));
+	arrives same_as_batch any_answer changed_on_their_way rewritten_source locked large waits_for_its_sink
+	starts stops stop_is_taken_back starts_and_stops_meet restless wakes slow_source side_by_side roles planted));
 
 $_->close foreach ($look, $one, $two);
 $node->stop('fast');
@@ -97,6 +97,80 @@ sub same_as_batch
 		is($look->query($kept), $quarantine, "as a batch, $name: quarantine");
 		is(status_of($look, 'claimed, loaded, warned, rejected, duplicate'), $counts, "as a batch, $name: counts");
 	}
+	return;
+}
+
+# Whatever the answers are, wherever the stages are cut: as a batch has it.
+sub any_answer
+{
+	$look->query(q{SELECT epro_etl.register_form('MANY', '{"x-normalise": ["trim", "width", "coerce", "fold", "blank"], "required": ["i"], "properties": {
+			"i": {"type": "integer", "minimum": -10, "maximum": 10}, "x": {"type": "number"}, "b": {"type": "boolean"},
+			"c": {"type": "string", "enum": ["MILD", "SEVERE", "Na2"]}, "d": {"type": "string", "format": "date"}, "at": {"type": "string", "format": "date-time"},
+			"t": {"type": "string", "format": "time"}, "kit": {"type": "string", "pattern": "^KIT-[0-9]{2}$"}, "both": {"type": ["integer", "string"]},
+			"nul": {"type": ["integer", "null"]}, "s": {"type": "string", "x-normalise": []}, "note": {"type": "string"}, "mail": {"type": "string"},
+			"born": {"type": "string", "format": "date"}, "g": {"type": "object", "required": ["z"], "properties": {"z": {"type": "integer"}, "e": {"type": "string"}}}}}');
+		SELECT epro_etl.set_deid('MANY', '/note', 'redact');
+		SELECT epro_etl.set_deid('MANY', '/mail', 'remove');
+		SELECT epro_etl.set_deid('MANY', '/born', 'generalize', '{"to": "age"}');
+		SELECT epro_etl.add_edit_check('MANY', 'old', 'born > 70', 'warning');
+		SELECT epro_etl.add_edit_check('MANY', 'sum', 'i + x < 100 OR NOT b');
+		SELECT epro_etl.add_edit_check('MANY', 'number', 's::int > 0', 'warning', 's IS NOT NULL');
+		CREATE TABLE answers (id bigint PRIMARY KEY, study text, form text, subject text, visit text, authored timestamptz, payload text);
+		SELECT epro_etl.create_pipeline('many', 'answers', '{}');
+		SELECT epro_etl.create_sink('many', 'MANY', 'many_sink');
+		SELECT epro_etl.create_sink('many', 'MANY', 'many_long', 'long')});
+	# most are good; which is bad, and how, is the same each time
+	$look->query(q~CREATE FUNCTION make_answers() RETURNS void LANGUAGE sql AS $$
+		INSERT INTO answers
+		SELECT n, 'ST0' || n % 3, CASE WHEN n % 97 = 0 THEN 'NOSUCH' WHEN n % 101 = 0 THEN NULL ELSE 'MANY' END, nullif('S' || n % 50, 'S13'), nullif('V' || n % 4, 'V0'),
+			CASE WHEN n % 11 > 0 THEN '2024-02-29 12:00Z'::timestamptz + n * interval '1 day' END,
+			CASE n % 103 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN '[]' WHEN 3 THEN 'null' WHEN 4 THEN '{"i": 1' WHEN 5 THEN '{"i": 1, "i": 2}' WHEN 6 THEN '{"i": 1} x'
+				WHEN 7 THEN '{"i": 1, "s": "a\\u0000b"}' WHEN 8 THEN '{"i": 1, "nosuch": 3}' WHEN 9 THEN '{"i": 1, "s": "' || repeat('long ', 4000) || '"}'
+			ELSE (SELECT '{' || string_agg(format('"%s": %s', item, CASE WHEN h % 60 = 0 THEN junk[1 + (h / 60) % cardinality(junk)] ELSE good[1 + (h / 60) % cardinality(good)] END), ', ') || '}'
+				FROM (SELECT item, good, abs(hashtext(item || n)) AS h FROM (VALUES
+					('i', ARRAY['3', '-10', '"7"', '" ３ "', '7.0']), ('x', ARRAY['1.50', '0', '1e2', '"0.1000000000000000000000001"', '-12345678901234567890.5']), ('b', ARRAY['false', '"false"', 'true']),
+					('c', ARRAY['"MILD"', '"mild"', '" Na2"']), ('d', ARRAY['"2020-02-29"', '"0001-01-01"', '""']), ('at', ARRAY['"2020-01-01T10:00:00Z"', '"2020-06-30T23:59:59.123456-05:00"']),
+					('t', ARRAY['"10:00:00Z"', '"23:59:59.5+02:00"']), ('kit', ARRAY['"KIT-12"']), ('both', ARRAY['1', '"one"', '""']), ('nul', ARRAY['null', '5']),
+					('s', ARRAY['"1"', '"x"', '"ｶﾅ漢字é"', '"a\\nb\\t\\"c\\""', '"\\ud83d\\ude00"', '"  "']), ('note', ARRAY['"told"', '""']), ('mail', ARRAY['"a@b"', '5']),
+					('born', ARRAY['"1950-05-06"', '"1999-12-31"', '"1900-01-01"']), ('g', ARRAY['{"z": 1}', '{"z": "2", "e": "x"}', '{"z": 3, "e": null}'])) v (item, good)) w
+				CROSS JOIN (SELECT ARRAY['3', '"3"', '1e400', '99', 'true', 'null', '""', '"x"', '"2020-02-30"', '[]', '[1, {"a": 2}]', '{}', '{"z": {"z": 1}}', '"' || repeat('w', 9000) || '"', '-0.0', '"\\ud800"']) j (junk)
+				WHERE h % 10 > 0) END
+		FROM generate_series(1, 1500) n $$~);
+	my @compared = (
+		q{SELECT string_agg((to_jsonb(line) - 'run_id' - 'loaded_at')::text, E'\n' ORDER BY source_id) FROM many_sink line},
+		q{SELECT string_agg((to_jsonb(line) - 'run_id' - 'loaded_at')::text, E'\n' ORDER BY (to_jsonb(line) - 'run_id' - 'loaded_at')::text) FROM many_long line},
+		q{SELECT string_agg(f, E'\n' ORDER BY f) FROM (SELECT (to_jsonb(f) - 'run_id')::text AS f FROM epro_etl.finding f) x},
+		q{SELECT string_agg(q, E'\n' ORDER BY q) FROM (SELECT (to_jsonb(q) - 'run_id' - 'quarantine_id' - 'first_try' - 'last_try')::text AS q FROM epro_etl.quarantine q) x},
+		q{SELECT concat_ws('|', claimed, loaded, warned, rejected, duplicate) FROM epro_etl.run_history});
+	my $set = sub {
+		restage($look);
+		$look->query('TRUNCATE answers, many_sink, many_long; SELECT make_answers()');
+	};
+	my @expected;
+
+	$set->();
+	$one->query(q{SELECT epro_etl.run('many', workers => 0)});
+	push @expected, $look->query($_) foreach @compared;
+	like($expected[4], qr/^1500\|\d{3,4}\|\d{2,4}\|\d{3,4}\|0$/, 'any answer: some are good, some are not') or diag($expected[4]);
+	foreach my $stages (undef, map({ qq({"decode": 1, "$_": 1}) } qw(deidentify normalise validate store)), $to_all)
+	{
+		my $name = 'any answer, ' . ($stages || 'not cut');
+
+		$set->();
+		$one->query('SELECT epro_etl.start_stream(\'many\', ' . (defined $stages ? "'$stages'" : 'NULL') . ', 100)');
+		ok(until_true($look, 'SELECT count(*) FROM answers', 0), "$name: all have left");
+		is($one->query(q{SELECT epro_etl.stop_stream('many')}), 't', "$name: stopped");
+		foreach my $i (0 .. $#compared)
+		{
+			my @got = split /\n/, $look->query($compared[$i]);
+			my @wanted = split /\n/, $expected[$i];
+			my ($at) = grep { ($got[$_] || '') ne ($wanted[$_] || '') } 0 .. ($#got > $#wanted ? $#got : $#wanted);
+			my $what = (qw(sink long findings quarantine counts))[$i];
+
+			ok(!defined $at, "$name: $what as in a batch") or diag('got:      ' . substr($got[$at] || '', 0, 1000) . "\nexpected: " . substr($wanted[$at] || '', 0, 1000));
+		}
+	}
+	$look->query(q{SELECT epro_etl.drop_pipeline('many'); DROP TABLE answers, many_sink, many_long});
 	return;
 }
 
@@ -567,6 +641,42 @@ sub starts_and_stops_meet
 	unlike(($two->wait)[1], qr/ERROR/, 'two stops: the second');
 	is(stream_processes($look), 0, 'two stops: no process is left');
 	oracle_ok($look, 'two stops');
+	return;
+}
+
+# Started and stopped again and again, while rows come and somebody looks on.
+sub restless
+{
+	restage($look);
+	my $writer = writer($node, 1, 6000, 7);
+	my $watcher = EproTest::Psql->new($node);
+	my $run = 0;
+
+	$watcher->send(q{DO $$ BEGIN FOR i IN 1..1000000 LOOP
+		PERFORM * FROM epro_etl.stat_stream; PERFORM * FROM epro_etl.stat_channel; PERFORM * FROM epro_etl.stat_progress; COMMIT;
+		EXIT WHEN EXISTS (SELECT FROM gate WHERE id = -1); END LOOP; END $$});
+	for (my $i = 0; $i < 20; $i++)
+	{
+		my $stages = $cuts[ $i % @cuts ]->[1];
+		my $how = ('true', 'false', q{true, '20ms'}) [ $i % 3 ];
+
+		$one->query('SELECT epro_etl.start_stream(\'mood\', ' . (defined $stages ? "'$stages'" : 'NULL') . ", 50)");
+		sleep(0.02 * ($i % 5));
+		$run += $one->query("SELECT epro_etl.stop_stream('mood', $how)") eq 't';
+	}
+	is($run, 20, 'restless: there was one each time');
+	is(stream_processes($look), 0, 'restless: no process is left');
+	$look->query('INSERT INTO gate VALUES (-1, false)');
+	is(($watcher->wait)[1], '', 'restless: who looks on sees no error');
+	$writer->wait;
+	is($look->query(q{SELECT count(*) FROM epro_etl.run_history WHERE status NOT IN ('succeeded', 'stopped')}), 0, 'restless: no run has failed');
+	oracle_ok($look, 'restless');
+	start_stream($one, $to_all);
+	ok(await_arrived($look, 6000), 'restless: the last does the rest');
+	stop_stream_ok($one, 'restless');
+	answers_ok($look, 'restless');
+	oracle_ok($look, 'restless, the rest');
+	$_->close foreach ($writer, $watcher);
 	return;
 }
 
