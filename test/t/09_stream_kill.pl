@@ -19,7 +19,7 @@ my $one = EproTest::Psql->new($node);
 my $preloaded = 0;
 
 my $to_all = '{"decode": 1, "deidentify": 1, "normalise": 1, "validate": 1, "store": 1}';
-my @cuts = ([ 'one group', '{"store": 1}', 'decode' ], [ 'two groups', '{"validate": 1, "store": 1}', 'decode', 'store' ],
+my @cuts = ([ 'one group', '{"store": 1}', 'store' ], [ 'two groups', '{"validate": 1, "store": 1}', 'validate', 'store' ],
 	[ 'five groups', $to_all, qw(decode deidentify normalise validate store) ]);
 
 parts('main', qw(signalled at_rest killed poison no_workers shut_down leaders_start));
