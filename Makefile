@@ -6,6 +6,7 @@
 #   make check-all            every suite on throwaway servers
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
+#   make bench-stream         a stream's latency, and what workers do for a slow stage
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
 # must not break on the warnings of a compiler that is newer than itself.
@@ -65,7 +66,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -80,6 +81,10 @@ bench-race:
 
 bench-memory:
 	@bash test/bench/memory.sh $(ROWS)
+
+bench-stream:
+	@bash test/bench/latency.sh
+	@bash test/bench/slow_stage.sh
 
 check-unit:
 	$(MAKE) -C test/unit check PG_CONFIG='$(PG_CONFIG)'

@@ -269,6 +269,11 @@ CREATE FUNCTION epro_etl.progress(
     AS 'MODULE_PATHNAME', 'epro_etl_progress';
 COMMENT ON FUNCTION epro_etl.progress() IS 'The workers of the runs and streams in this database; read it through the view stat_progress';
 
+CREATE FUNCTION epro_etl.pipeline_source(pipeline text) RETURNS regclass
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_pipeline_source';
+COMMENT ON FUNCTION epro_etl.pipeline_source(text) IS 'The staging table of a pipeline';
+
 CREATE FUNCTION epro_etl.launch_stream(pipeline text, stages jsonb, queue_size integer) RETURNS boolean
     LANGUAGE c VOLATILE
     AS 'MODULE_PATHNAME', 'epro_etl_launch_stream';
@@ -292,7 +297,7 @@ CREATE FUNCTION epro_etl.stream_status(
 COMMENT ON FUNCTION epro_etl.stream_status() IS 'The streams of this database, from shared memory; read it through the view stat_stream';
 
 CREATE FUNCTION epro_etl.channel_status(
-        OUT pipeline_id bigint, OUT stage text, OUT depth integer, OUT capacity integer, OUT sent bigint,
+        OUT pipeline_id bigint, OUT channel integer, OUT stage text, OUT depth integer, OUT capacity integer, OUT sent bigint,
         OUT received bigint, OUT waits_for_room bigint, OUT waits_for_rows bigint, OUT senders integer,
         OUT receivers integer, OUT closed boolean) RETURNS SETOF record
     LANGUAGE c VOLATILE
@@ -329,11 +334,11 @@ COMMENT ON VIEW epro_etl.stat_stream IS
     'Live: a row a stream that is to be up: its state (starting, running, draining, waiting, down, not running), what it has stored, lag and latency';
 
 CREATE VIEW epro_etl.stat_channel AS
-SELECT p.name AS pipeline, c.stage, c.depth, c.capacity, c.sent, c.received, c.waits_for_room, c.waits_for_rows,
+SELECT p.name AS pipeline, c.channel, c.stage, c.depth, c.capacity, c.sent, c.received, c.waits_for_room, c.waits_for_rows,
        c.senders, c.receivers, c.closed
 FROM epro_etl.channel_status() c
 JOIN epro_etl.pipeline p USING (pipeline_id);
-COMMENT ON VIEW epro_etl.stat_channel IS 'Live: a row a channel of each stream, by the stage of the group that receives from it';
+COMMENT ON VIEW epro_etl.stat_channel IS 'Live: a row a channel of each stream, in flow order, with the stage at which the group begins that receives from it';
 
 CREATE VIEW epro_etl.run_history AS
 SELECT l.run_id, l.pipeline, l.source,
@@ -756,10 +761,9 @@ CREATE FUNCTION epro_etl.watch_source(pipeline text) RETURNS void
 AS $$
 #variable_conflict use_column
 DECLARE
-    source regclass;
+    source constant regclass := epro_etl.pipeline_source(watch_source.pipeline);
 BEGIN
-    SELECT p.source INTO source FROM epro_etl.pipeline p WHERE p.name = watch_source.pipeline;
-    IF source IS NULL OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source
+    IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source
                                    AND t.tgfoid = 'epro_etl.wake_stream()'::regprocedure) THEN
         RETURN;
     END IF;

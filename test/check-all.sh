@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene readme unit fuzz pg_regress isolation pgtap pilot tap)
+all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap pilot tap)
 passed=0
 failed=0
 skipped=0
@@ -229,6 +229,26 @@ suite_unit()
 {
 	logged unit as_server_user make -C "$TREE/test/unit" --no-print-directory PG_CONFIG="$PG_CONFIG" check
 	count_closing unit
+}
+
+# The channel between threads, under two tools that look for races; and its
+# protocol as a model, all states of it.
+suite_unit-tsan()
+{
+	logged unit-tsan as_server_user make -C "$TREE/test/unit" --no-print-directory PG_CONFIG="$PG_CONFIG" check-tsan
+	count_closing unit-tsan
+}
+
+suite_unit-helgrind()
+{
+	logged unit-helgrind as_server_user make -C "$TREE/test/unit" --no-print-directory PG_CONFIG="$PG_CONFIG" check-helgrind
+	count_closing unit-helgrind
+}
+
+suite_spin()
+{
+	logged spin as_server_user bash "$TREE/test/spin/run.sh"
+	count_closing spin
 }
 
 suite_fuzz()

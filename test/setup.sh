@@ -4,7 +4,8 @@
 # not have.
 #
 #   bash test/setup.sh demo      compiler, server, server headers
-#   bash test/setup.sh all       and clang, pgTAP, pg_cron and the Perl modules
+#   bash test/setup.sh all       and clang, pgTAP, pg_cron, the Perl modules, spin
+#                                and valgrind
 #
 # Each need is looked for as the thing itself, not as a package: a server built
 # from source is as good as Debian's. Only when something is missing is apt
@@ -64,6 +65,8 @@ find_missing()
 		need libtap-parser-sourcehandler-pgtap-perl has_command pg_prove
 		need libipc-run-perl has_perl_module IPC::Run
 		need perl has_command prove
+		need spin has_command spin
+		need valgrind has_command valgrind
 	fi
 }
 

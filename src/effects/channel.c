@@ -621,17 +621,19 @@ wake_after_leave(Channel *channel, ChannelSide side, bool last)
 	ConditionVariableSignal(own);
 }
 
-/* The segment goes, and with it our place: the process is ending, in any way. */
+/*
+ * The segment goes, and with it our place: the process is ending, in any way.
+ * If it dies in a wait, it is still on a list.  It has to leave that now: later
+ * the list is not mapped any more, and a wake-up could come to it after it has
+ * passed one on.
+ */
 static void
 detach_callback(dsm_segment *segment, Datum arg)
 {
 	ChannelEnd *end = (ChannelEnd *) DatumGetPointer(arg);
 
-	/*
-	 * Who died in a wait outside a transaction is still on a list in this
-	 * segment, and the server would take it off only when that is gone.
-	 */
 	ConditionVariableCancelSleep();
+
 	/* the server has struck this callback off its list */
 	end->segment = NULL;
 	channel_detach(end);

@@ -112,11 +112,12 @@ registry_list(uint32 *handles, int room)
 
 /*
  * Takes an entry for a stream that is to be started: its number, or -1 when
- * there is no room.  fresh: nobody else has started it.
+ * there is no room.  fresh: nobody else has started it.  If somebody has, its
+ * leader will not leave before it has seen what the starter has written.
  */
 int
 registry_stream_enter(Oid database, int64 pipeline_id, Oid login, Oid role,
-					  bool *fresh)
+					  TransactionId starter, bool *fresh)
 {
 	int			found = -1;
 	StreamEntry *stream;
@@ -148,6 +149,7 @@ registry_stream_enter(Oid database, int64 pipeline_id, Oid login, Oid role,
 			memset(stream, 0, offsetof(StreamEntry, woken_at));
 			pg_atomic_write_u64(&stream->woken_at, 0);
 		}
+		stream->starter = starter;
 		if (*fresh)
 		{
 			stream->database = database;
@@ -315,6 +317,34 @@ registry_stream_leave(int entry)
 	tell_change();
 }
 
+/*
+ * Its leader has nothing more to do.  Frees the entry, unless somebody has
+ * started the stream since: since the wish to stop, or since the transaction
+ * that the leader has waited for.  Then returns that one, to be waited for.
+ */
+TransactionId
+registry_stream_retire(int entry, TransactionId waited)
+{
+	StreamEntry *stream = &registry->streams[entry];
+	TransactionId later = InvalidTransactionId;
+
+	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
+	if (stream->starter != waited &&
+		!(stream->stop != STOP_NONE && stream->starter == stream->stopped))
+	{
+		later = stream->starter;
+		stream->stop = STOP_NONE;
+	}
+	else
+	{
+		stream->database = InvalidOid;
+		stream->leader = NULL;
+	}
+	LWLockRelease(&registry->lock);
+	tell_change();
+	return later;
+}
+
 /* Asks a stream to stop; more urgent wishes replace lesser ones. */
 void
 registry_stream_stop(int entry, StreamStop stop)
@@ -323,6 +353,7 @@ registry_stream_stop(int entry, StreamStop stop)
 
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	stream->stop = Max(stream->stop, stop);
+	stream->stopped = stream->starter;
 	if (stream->leader != NULL)
 		SetLatch(&stream->leader->procLatch);
 	LWLockRelease(&registry->lock);

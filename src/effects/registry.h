@@ -52,6 +52,8 @@ typedef struct StreamEntry
 	StreamState state;
 	TimestampTz since;			/* of the state */
 	StreamStop	stop;			/* written by who wants it stopped */
+	TransactionId starter;		/* the last that wants it started */
+	TransactionId stopped;		/* the last starter before the wish to stop */
 	PGPROC	   *leader;			/* NULL: there is none */
 	int			pid;
 	uint32		handle;			/* of the segment it works in; 0: none */
@@ -71,7 +73,7 @@ extern void registry_leave(uint32 handle);
 extern int	registry_list(uint32 *handles, int room);
 
 extern int	registry_stream_enter(Oid database, int64 pipeline_id, Oid login,
-								  Oid role, bool *fresh);
+								  Oid role, TransactionId starter, bool *fresh);
 extern int	registry_stream_find(Oid database, int64 pipeline_id,
 								 StreamEntry *copy);
 extern int	registry_stream_list(StreamEntry *copies);
@@ -83,6 +85,7 @@ extern void registry_stream_failed(int entry, int sqlstate, const char *note);
 extern void registry_stream_down(int entry);
 extern bool registry_stream_take(int entry);
 extern void registry_stream_leave(int entry);
+extern TransactionId registry_stream_retire(int entry, TransactionId waited);
 extern void registry_stream_stop(int entry, StreamStop stop);
 extern void registry_stream_go_on(int entry);
 extern void registry_wake(Oid database, Oid source);

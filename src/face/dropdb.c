@@ -142,7 +142,8 @@ bring_back(const StreamEntry *stopped, int n)
 	{
 		bool		fresh;
 		int			entry = registry_stream_enter(stopped[i].database, stopped[i].pipeline_id,
-												  stopped[i].login, stopped[i].role, &fresh);
+												  stopped[i].login, stopped[i].role,
+												  InvalidTransactionId, &fresh);
 
 		if (entry >= 0 && fresh)
 			registry_stream_down(entry);

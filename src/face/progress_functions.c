@@ -81,7 +81,7 @@ list_streams(ReturnSetInfo *rsinfo)
 		for (int w = 0; shared->magic == STREAM_MAGIC &&
 			 w < (int) pg_atomic_read_u32(&shared->registered); w++)
 			list_worker(rsinfo, shared->run_id, shared->pipeline, w + 1, &shared->workers[w],
-						0, stage_name[shared->groups[stream_group_of(shared, w)].first]);
+						0, stage_name[shared->groups[stream_group_of(shared, w)].named]);
 		dsm_detach(segment);
 	}
 }

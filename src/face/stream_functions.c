@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "processes/stream.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -26,6 +27,7 @@
 #include "utils/tuplestore.h"
 #include "words/errors.h"
 
+PG_FUNCTION_INFO_V1(epro_etl_pipeline_source);
 PG_FUNCTION_INFO_V1(epro_etl_launch_stream);
 PG_FUNCTION_INFO_V1(epro_etl_stop_stream);
 PG_FUNCTION_INFO_V1(epro_etl_deliver);
@@ -34,15 +36,28 @@ PG_FUNCTION_INFO_V1(epro_etl_channel_status);
 PG_FUNCTION_INFO_V1(epro_etl_wake_stream);
 
 static void check_stages(Jsonb *stages);
-static void write_stream(int64 pipeline_id, Jsonb *stages, int queue_size, bool fresh);
+static void write_stream(int64 pipeline_id, Jsonb *stages, int queue_size);
+static void write_roles(int64 pipeline_id);
 static bool forget_stream(int64 pipeline_id);
 static int64 find_pipeline(const char *name);
 static void wait_for_end(int64 pipeline_id, TimestampTz until);
 static void look_for_end(int64 pipeline_id, TimestampTz until);
+static void take_wish_back(int code, Datum pipeline_id);
+static void give_entry_back(int code, Datum entry);
 static bool ask_to_stop(int64 pipeline_id, StreamStop stop);
 static void refuse_own_lock(uint32 handle);
 static StreamShared *map_stream(uint32 handle, dsm_segment **segment, bool *mapped);
 static void wake_at_commit(XactEvent event, void *arg);
+
+/* pipeline_source(pipeline): whose commits wake its stream. */
+Datum
+epro_etl_pipeline_source(PG_FUNCTION_ARGS)
+{
+	Oid			source;
+
+	(void) pipeline_find(text_to_cstring(PG_GETARG_TEXT_PP(0)), &source);
+	PG_RETURN_OID(source);
+}
 
 /*
  * launch_stream(pipeline, stages, queue_size): writes down that the stream is
@@ -86,28 +101,26 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 				 errhint("The role needs LOGIN, and CONNECT on the database.")));
 	(void) pipeline_load(pipeline_id, pipeline_versions(pipeline_id));
 
+	/* the row's lock brings this into order with other starts and stops */
+	write_stream(pipeline_id, stages, queue_size);
 	entry = registry_stream_enter(MyDatabaseId, pipeline_id, GetSessionUserId(),
-								  GetUserId(), &fresh);
+								  GetUserId(), GetTopTransactionId(), &fresh);
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("the server has %d streams already", MOST_STREAMS)));
-	PG_TRY();
+	/* also when the session is terminated while it waits for a lock */
+	PG_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
 	{
-		write_stream(pipeline_id, stages, queue_size, fresh);
-		if (fresh && !leader_register(entry, name, GetTopTransactionId()))
+		if (fresh)
+			write_roles(pipeline_id);
+		if (fresh && !leader_register(entry, name))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 					 errmsg("no background worker is free for the stream"),
 					 errhint("Raise max_worker_processes.")));
 	}
-	PG_CATCH();
-	{
-		if (fresh)
-			registry_stream_leave(entry);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
 	PG_RETURN_BOOL(fresh);
 }
 
@@ -214,27 +227,43 @@ check_stages(Jsonb *stages)
 
 /*
  * Writes the wish down, as the extension's owner: who could write it by hand
- * could have a stream act as anybody.  One that is up keeps its roles.
+ * could have a stream act as anybody.
  */
 static void
-write_stream(int64 pipeline_id, Jsonb *stages, int queue_size, bool fresh)
+write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
 {
-	Oid			types[] = {INT8OID, JSONBOID, INT4OID, OIDOID, OIDOID, BOOLOID};
+	Oid			types[] = {INT8OID, JSONBOID, INT4OID, OIDOID, OIDOID};
 	Datum		values[] = {
 		Int64GetDatum(pipeline_id), JsonbPGetDatum(stages), Int32GetDatum(queue_size),
-		ObjectIdGetDatum(GetSessionUserId()), ObjectIdGetDatum(GetUserId()), BoolGetDatum(fresh)
+		ObjectIdGetDatum(GetSessionUserId()), ObjectIdGetDatum(GetUserId())
 	};
-	char		nulls[] = {' ', stages ? ' ' : 'n', queue_size ? ' ' : 'n', ' ', ' ', ' ', '\0'};
+	char		nulls[] = {' ', stages ? ' ' : 'n', queue_size ? ' ' : 'n', ' ', ' ', '\0'};
 	OwnerScope	scope;
 
 	owner_begin(&scope);
-	if (SPI_execute_with_args("INSERT INTO epro_etl.stream AS s (pipeline_id, stages, queue_size, login, role)"
+	if (SPI_execute_with_args("INSERT INTO epro_etl.stream (pipeline_id, stages, queue_size, login, role)"
 							  " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (pipeline_id) DO UPDATE"
-							  " SET stages = excluded.stages, queue_size = excluded.queue_size,"
-							  " login = CASE WHEN $6 THEN excluded.login ELSE s.login END,"
-							  " role = CASE WHEN $6 THEN excluded.role ELSE s.role END,"
-							  " started_at = CASE WHEN $6 THEN excluded.started_at ELSE s.started_at END",
+							  " SET stages = excluded.stages, queue_size = excluded.queue_size",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write the stream down");
+	owner_end(&scope);
+}
+
+/* One that was not up acts as who starts it; one that is up keeps its roles. */
+static void
+write_roles(int64 pipeline_id)
+{
+	Oid			types[] = {INT8OID, OIDOID, OIDOID};
+	Datum		values[] = {
+		Int64GetDatum(pipeline_id), ObjectIdGetDatum(GetSessionUserId()),
+		ObjectIdGetDatum(GetUserId())
+	};
+	OwnerScope	scope;
+
+	owner_begin(&scope);
+	if (SPI_execute_with_args("UPDATE epro_etl.stream SET login = $2, role = $3, started_at = now()"
+							  " WHERE pipeline_id = $1",
+							  lengthof(types), types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write the stream down");
 	owner_end(&scope);
 }
@@ -314,27 +343,39 @@ ask_to_stop(int64 pipeline_id, StreamStop stop)
 	return true;
 }
 
-/* Until the stream has ended.  An error takes the wish back, as it does the rest. */
+/*
+ * Until the stream has ended.  An error, or the end of the session, takes the
+ * wish back, as it does the rest.
+ */
 static void
 wait_for_end(int64 pipeline_id, TimestampTz until)
 {
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(take_wish_back, Int64GetDatum(pipeline_id));
 	{
 		look_for_end(pipeline_id, until);
 	}
-	PG_CATCH();
-	{
-		StreamEntry stream;
-		int			entry;
-
-		ConditionVariableCancelSleep();
-		entry = registry_stream_find(MyDatabaseId, pipeline_id, &stream);
-		if (entry >= 0)
-			registry_stream_go_on(entry);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(take_wish_back, Int64GetDatum(pipeline_id));
 	ConditionVariableCancelSleep();
+}
+
+static void
+take_wish_back(int code, Datum pipeline_id)
+{
+	StreamEntry stream;
+	int			entry;
+
+	ConditionVariableCancelSleep();
+	entry = registry_stream_find(MyDatabaseId, DatumGetInt64(pipeline_id), &stream);
+	if (entry >= 0)
+		registry_stream_go_on(entry);
+}
+
+/* The stream is not started after all; -1: it was not ours to start. */
+static void
+give_entry_back(int code, Datum entry)
+{
+	if (DatumGetInt32(entry) >= 0)
+		registry_stream_leave(DatumGetInt32(entry));
 }
 
 static void
@@ -483,21 +524,22 @@ epro_etl_channel_status(PG_FUNCTION_ARGS)
 		for (int g = 0; g < shared->ngroups; g++)
 		{
 			ChannelStat stat;
-			Datum		values[11];
-			bool		nulls[11] = {false};
+			Datum		values[12];
+			bool		nulls[12] = {false};
 
 			channel_stat(stream_channel(shared, g), &stat);
 			values[0] = Int64GetDatum(streams[i].pipeline_id);
-			values[1] = CStringGetTextDatum(stage_name[shared->groups[g].first]);
-			values[2] = Int32GetDatum(stat.depth);
-			values[3] = Int32GetDatum(stat.capacity);
-			values[4] = Int64GetDatum(stat.sent);
-			values[5] = Int64GetDatum(stat.received);
-			values[6] = Int64GetDatum(stat.waits_for_room);
-			values[7] = Int64GetDatum(stat.waits_for_rows);
-			values[8] = Int32GetDatum(stat.senders);
-			values[9] = Int32GetDatum(stat.receivers);
-			values[10] = BoolGetDatum(stat.closed);
+			values[1] = Int32GetDatum(g + 1);
+			values[2] = CStringGetTextDatum(stage_name[shared->groups[g].named]);
+			values[3] = Int32GetDatum(stat.depth);
+			values[4] = Int32GetDatum(stat.capacity);
+			values[5] = Int64GetDatum(stat.sent);
+			values[6] = Int64GetDatum(stat.received);
+			values[7] = Int64GetDatum(stat.waits_for_room);
+			values[8] = Int64GetDatum(stat.waits_for_rows);
+			values[9] = Int32GetDatum(stat.senders);
+			values[10] = Int32GetDatum(stat.receivers);
+			values[11] = BoolGetDatum(stat.closed);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		}
 		if (!mapped)

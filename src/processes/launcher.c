@@ -193,7 +193,7 @@ start_what_is_down(void)
 			char		name[32];
 
 			snprintf(name, sizeof(name), INT64_FORMAT, streams[i].pipeline_id);
-			if (leader_register(i, name, InvalidTransactionId))
+			if (leader_register(i, name))
 				continue;
 			registry_stream_down(i);
 			when = TimestampTzPlusMilliseconds(now, NO_PLACE_MS);
@@ -250,7 +250,7 @@ enter_streams(void)
 													  DatumGetInt64(SPI_getbinval(row, shape, 1, &isnull)),
 													  DatumGetObjectId(SPI_getbinval(row, shape, 2, &isnull)),
 													  DatumGetObjectId(SPI_getbinval(row, shape, 3, &isnull)),
-													  &fresh);
+													  InvalidTransactionId, &fresh);
 
 			if (entry >= 0 && fresh)
 				registry_stream_down(entry);

@@ -18,7 +18,7 @@
 #include "processes/stream.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -27,22 +27,26 @@
 #include "utils/timestamp.h"
 #include "words/errors.h"
 
+/* how often to look whether the session that starts us has committed */
+#define LOOK_AT_STARTER_MS 10
+
 /* the stream that this process leads; -1: none, or it has ended */
 static int	entry = -1;
 
-static void wait_for_starter(void);
+static bool lead_on(int64 pipeline_id, MemoryContext memory);
+static void wait_for(TransactionId starter);
 static bool read_plan(int64 pipeline_id, StreamPlan *plan);
 static void check_role(const StreamPlan *plan);
 static bool pause_before_next(void);
 static void leave_at_exit(int code, Datum arg);
 
 /*
- * Registers the leader of a stream, as its entry in the registry has it, to
- * begin when the given transaction has committed (invalid: at once).  False
- * when the server has no place for another background worker.
+ * Registers the leader of a stream, as its entry in the registry has it; it
+ * begins when the transaction that wants it started has ended.  False when the
+ * server has no place for another background worker.
  */
 bool
-leader_register(int number, const char *pipeline, TransactionId starter)
+leader_register(int number, const char *pipeline)
 {
 	BackgroundWorker worker = {0};
 	BackgroundWorkerHandle *handle;
@@ -55,7 +59,6 @@ leader_register(int number, const char *pipeline, TransactionId starter)
 	strlcpy(worker.bgw_type, "epro_etl stream", BGW_MAXLEN);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "epro_etl stream of pipeline %s", pipeline);
 	worker.bgw_main_arg = Int32GetDatum(number);
-	memcpy(worker.bgw_extra, &starter, sizeof(starter));
 	return RegisterDynamicBackgroundWorker(&worker, &handle);
 }
 
@@ -65,6 +68,7 @@ epro_etl_stream_main(Datum arg)
 {
 	StreamEntry stream;
 	MemoryContext memory;
+	TransactionId starter;
 
 	session_open("epro_etl stream");
 	registry_stream_read(DatumGetInt32(arg), &stream);
@@ -76,49 +80,59 @@ epro_etl_stream_main(Datum arg)
 	session_connect(stream.database, stream.login, stream.role, 0, NULL);
 	memory = AllocSetContextCreate(TopMemoryContext, "epro_etl stream", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(memory);
-	wait_for_starter();
 
-	for (;;)
+	/* a start may come while we are about to leave: then it is ours to do */
+	starter = stream.starter;
+	do
 	{
-		StreamPlan	plan;
-
-		MemoryContextSwitchTo(memory);
-		MemoryContextReset(memory);
-		registry_stream_read(entry, &stream);
-		if (stream.stop != STOP_NONE || !read_plan(stream.pipeline_id, &plan))
-			break;
-		registry_stream_lead(entry, plan.source);
-		registry_stream_state(entry, STREAM_STARTING);
-		switch (generation_run(entry, &plan))
-		{
-			case GENERATION_STOPPED:
-			case GENERATION_CHANGED:
-				/* stopped, or not wanted any more: the next look says so */
-				break;
-			case GENERATION_FAILED:
-				if (!pause_before_next())
-					goto stopped;
-				break;
-		}
-	}
-stopped:
-	registry_stream_leave(entry);
+		wait_for(starter);
+		while (lead_on(stream.pipeline_id, memory))
+			;
+		starter = registry_stream_retire(entry, starter);
+	} while (TransactionIdIsValid(starter));
 	entry = -1;
 	proc_exit(0);
 }
 
-/* What the session that started us has written is there when it has committed. */
-static void
-wait_for_starter(void)
+/* One generation, and the pause after a failure; false when that was the last. */
+static bool
+lead_on(int64 pipeline_id, MemoryContext memory)
 {
-	TransactionId starter;
+	StreamEntry stream;
+	StreamPlan	plan;
 
-	memcpy(&starter, MyBgworkerEntry->bgw_extra, sizeof(starter));
-	if (!TransactionIdIsValid(starter))
-		return;
-	StartTransactionCommand();
-	XactLockTableWait(starter, NULL, NULL, XLTW_None);
-	CommitTransactionCommand();
+	MemoryContextSwitchTo(memory);
+	MemoryContextReset(memory);
+	registry_stream_read(entry, &stream);
+	if (stream.stop != STOP_NONE || !read_plan(pipeline_id, &plan))
+		return false;
+	registry_stream_lead(entry, plan.source);
+	registry_stream_state(entry, STREAM_STARTING);
+	if (generation_run(entry, &plan) == GENERATION_FAILED)
+		return pause_before_next();
+	/* stopped, not wanted any more, or changed: the next look says so */
+	return true;
+}
+
+/*
+ * What the session that starts us has written is there when it has committed.
+ * Until then it may want to stop us again, so this is no wait for a lock.
+ */
+static void
+wait_for(TransactionId starter)
+{
+	StreamEntry stream;
+
+	while (TransactionIdIsValid(starter) && TransactionIdIsInProgress(starter))
+	{
+		registry_stream_read(entry, &stream);
+		if (stream.stop != STOP_NONE)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_AT_STARTER_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*

@@ -175,7 +175,7 @@ open_worker(Run *run)
 	MemoryContextSwitchTo(memory);
 
 	snprintf(title, sizeof(title), "epro_etl stream %s %s", shared->pipeline,
-			 stage_name[group->first]);
+			 stage_name[group->named]);
 	SetConfigOption("application_name", title, PGC_USERSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, title);
 	run->pseudonymiser = key_load();

@@ -44,6 +44,7 @@ typedef struct Place
 /* The workers that do some adjacent stages.  Immutable. */
 typedef struct StageGroup
 {
+	Stage		named;			/* at which it was cut; the first may begin before */
 	Stage		first;
 	Stage		last;
 	int			nworkers;
@@ -113,8 +114,7 @@ extern void generation_abandon(void);
 
 /* ---- leader.c ---- */
 extern PGDLLEXPORT void epro_etl_stream_main(Datum arg);
-extern bool leader_register(int number, const char *pipeline,
-							TransactionId starter);
+extern bool leader_register(int number, const char *pipeline);
 
 /* ---- stage_worker.c ---- */
 extern PGDLLEXPORT void epro_etl_stage_main(Datum arg);

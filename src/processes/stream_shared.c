@@ -110,6 +110,7 @@ cut(StreamShared *shared, const StreamPlan *plan)
 		if (plan->workers[stage] == 0)
 			continue;
 		group = &shared->groups[shared->ngroups++];
+		group->named = (Stage) stage;
 		group->first = shared->ngroups == 1 ? STAGE_DECODE : (Stage) stage;
 		group->last = STAGE_STORE;
 		if (shared->ngroups > 1)

@@ -14,6 +14,12 @@
 
 #include "words/message.h"
 
+/* with the kind of a value, in its first byte */
+#define TYPED_BIT 0x80
+
+/* what stands before a value's bytes, at most */
+#define MOST_VALUE_HEAD (1 + sizeof(int64) + 2 * sizeof(int32))
+
 /* What reads a message, and must not read beyond it. */
 typedef struct Cursor
 {
@@ -26,7 +32,8 @@ static void put_span(StringInfo message, Span span);
 static void put_text(StringInfo message, const char *text);
 static void put_value(StringInfo message, const FormNode *node, const Value *value);
 static void put_findings(StringInfo message, const FindingList *findings);
-static void align(StringInfo message);
+static bool has_number(const Value *value);
+static int32 data_len(const Value *value);
 static const void *get(Cursor *cursor, Size n);
 static Span get_span(Cursor *cursor);
 static const char *get_text(Cursor *cursor);
@@ -131,57 +138,88 @@ put_text(StringInfo message, const char *text)
 	put_span(message, span);
 }
 
-/* A group is no more than its items, which follow: its container stays. */
+/*
+ * A value: its kind, then what the kind has of number, zone, length and bytes.
+ * Written in one go, since a response has dozens.  A group is no more than its
+ * items, which follow: its container stays.
+ */
 static void
 put_value(StringInfo message, const FormNode *node, const Value *value)
 {
-	bool		container = value->kind == VALUE_ARRAY || value->kind == VALUE_OBJECT;
-	bool		number = value->kind == VALUE_INTEGER || value->kind == VALUE_NUMERIC;
-	int32		len = 0;
+	int32		len = node->nchildren > 0 ? 0 : data_len(value);
+	char	   *at;
 
-	appendStringInfoChar(message, (char) value->kind);
-	if (value->kind <= VALUE_NULL)
-		return;
-	appendStringInfoChar(message, value->typed);
-	appendBinaryStringInfo(message, (const char *) &value->number, sizeof(value->number));
-	appendBinaryStringInfo(message, (const char *) &value->zone, sizeof(value->zone));
-	if (node->nchildren > 0)
-		len = 0;
-	else if (value->kind == VALUE_TEXT || container)
-		len = value->len;
-	else if (number && value->data != NULL)
-		len = (int32) VARSIZE(value->data);
-	appendBinaryStringInfo(message, (const char *) &len, sizeof(len));
-	if (len == 0)
-		return;
-	if (container || number)
-		align(message);
-	appendBinaryStringInfo(message, value->data, len);
+	enlargeStringInfo(message, MOST_VALUE_HEAD + MAXIMUM_ALIGNOF + len);
+	at = message->data + message->len;
+	*at++ = (char) (value->kind | (value->typed ? TYPED_BIT : 0));
+	if (has_number(value))
+	{
+		memcpy(at, &value->number, sizeof(value->number));
+		at += sizeof(value->number);
+	}
+	if (value->typed)
+	{
+		memcpy(at, &value->zone, sizeof(value->zone));
+		at += sizeof(value->zone);
+	}
+	if (value->kind >= VALUE_INTEGER)
+	{
+		memcpy(at, &len, sizeof(len));
+		at += sizeof(len);
+		if (len > 0)
+		{
+			if (value->kind != VALUE_TEXT)
+				at = message->data + MAXALIGN(at - message->data);
+			memcpy(at, value->data, len);
+			at += len;
+		}
+	}
+	message->len = (int) (at - message->data);
+	message->data[message->len] = '\0';
 }
 
 static void
 get_value(Cursor *cursor, Value *value)
 {
+	unsigned char kind = *(const unsigned char *) get(cursor, 1);
 	int32		len;
-	bool		aligned;
 
 	memset(value, 0, sizeof(*value));
-	value->kind = (ValueKind) *(const unsigned char *) get(cursor, 1);
-	if (value->kind <= VALUE_NULL)
+	value->kind = (ValueKind) (kind & ~TYPED_BIT);
+	value->typed = (kind & TYPED_BIT) != 0;
+	if (has_number(value))
+		memcpy(&value->number, get(cursor, sizeof(value->number)), sizeof(value->number));
+	if (value->typed)
+		memcpy(&value->zone, get(cursor, sizeof(value->zone)), sizeof(value->zone));
+	if (value->kind < VALUE_INTEGER)
 		return;
-	aligned = value->kind != VALUE_TEXT;
-	value->typed = *(const char *) get(cursor, 1);
-	memcpy(&value->number, get(cursor, sizeof(value->number)), sizeof(value->number));
-	memcpy(&value->zone, get(cursor, sizeof(value->zone)), sizeof(value->zone));
 	memcpy(&len, get(cursor, sizeof(len)), sizeof(len));
-	if (len > 0 && aligned)
+	if (len > 0 && value->kind != VALUE_TEXT)
 		(void) get(cursor, MAXALIGN(cursor->at) - cursor->at);
 	value->data = len > 0 ? get(cursor, len) : NULL;
-	if (value->kind == VALUE_TEXT || value->kind == VALUE_ARRAY || value->kind == VALUE_OBJECT)
+	if (value->kind >= VALUE_TEXT)
 		value->len = len;
 	/* an empty text is one all the same */
 	if (value->kind == VALUE_TEXT && len == 0)
 		value->data = "";
+}
+
+/* Does its number say something? */
+static bool
+has_number(const Value *value)
+{
+	return value->typed || (value->kind >= VALUE_BOOLEAN && value->kind <= VALUE_NUMERIC);
+}
+
+/* Bytes behind its pointer. */
+static int32
+data_len(const Value *value)
+{
+	if (value->kind >= VALUE_TEXT)
+		return value->len;
+	if (value->kind >= VALUE_INTEGER && value->data != NULL)
+		return (int32) VARSIZE(value->data);
+	return 0;
 }
 
 /* Of the response at hand, with its counts. */
@@ -228,14 +266,6 @@ get_findings(Cursor *cursor, FindingList *findings)
 	/* more may have been made than are listed */
 	memcpy(findings->count, count, sizeof(count));
 	findings->skipped = skipped;
-}
-
-static void
-align(StringInfo message)
-{
-	static const char zeros[MAXIMUM_ALIGNOF] = {0};
-
-	appendBinaryStringInfo(message, zeros, MAXALIGN(message->len) - message->len);
 }
 
 static const void *

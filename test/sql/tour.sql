@@ -46,8 +46,37 @@ SELECT run_id, status, claimed, loaded, rejected
   FROM epro_etl.run('nightly', workers => 0, reason => 'query 17 answered');
 SELECT run_id, status, claimed, loaded, warned, rejected, reason, versions -> 'SLEEP' ->> 'version' AS sleep_version
   FROM epro_etl.run_history ORDER BY run_id;
+-- the stream: the same form, a pipeline that stays up, three sinks
+SELECT epro_etl.create_pipeline('edc', source => 'staging');
+SELECT epro_etl.create_sink('edc', form => 'SLEEP', target => 'sleep_now');
+SELECT epro_etl.create_sink('edc', form => 'SLEEP', target => 'sleep_items', shape => 'long');
+CREATE TABLE poor_nights (source_id bigint PRIMARY KEY, subject_key text, visit text, hours numeric);
+SELECT epro_etl.add_sink('edc', form => 'SLEEP', target => 'poor_nights', condition => $$quality = 'POOR'$$);
+SELECT epro_etl.start_stream('edc', stages => '{"deidentify": 1, "validate": 2, "store": 1}');
+DO $$ BEGIN
+    FOR i IN 1..3000 LOOP
+        EXIT WHEN EXISTS (SELECT FROM epro_etl.stat_stream WHERE state = 'running');
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT pipeline, state, workers, stored, in_flight, held FROM epro_etl.stat_stream;
+INSERT INTO staging (study, form, subject, visit, authored, payload) VALUES
+    ('ST01', 'SLEEP', 'P-001', 'DAY 3', '2026-03-03 07:20+00', '{"hours": "7", "quality": "GOOD", "awake": 0}'),
+    ('ST01', 'SLEEP', 'P-002', 'DAY 3', '2026-03-03 08:10+00', '{"hours": 3.5, "quality": "poor"}');
+DO $$ BEGIN
+    FOR i IN 1..3000 LOOP
+        EXIT WHEN (SELECT stored = 2 FROM epro_etl.stat_stream);
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT source_id, visit, hours, quality, awake FROM sleep_now ORDER BY source_id;
+SELECT source_id, visit, item, value, value_number FROM sleep_items ORDER BY source_id, item_no;
+SELECT source_id, visit, hours FROM poor_nights;
+SELECT channel, stage, capacity, sent, received, depth FROM epro_etl.stat_channel ORDER BY channel;
+SELECT epro_etl.stop_stream('edc');
+SELECT run_id, status, claimed, loaded, warned, stream FROM epro_etl.run_history WHERE pipeline = 'edc';
 -- mistakes are told where they are made
 SELECT epro_etl.register_form('SLEEP', '{"properties": {"hours": {"type": "number", "minimun": 0}}}');
 SELECT * FROM epro_etl.run('nightli');
 DROP EXTENSION epro_etl;
-DROP TABLE staging, sleep;
+DROP TABLE staging, sleep, sleep_now, sleep_items, poor_nights;
