@@ -178,6 +178,8 @@ sub create_far
 max_connections = 40
 restart_after_crash = on
 log_statement = 'none'
+wal_level = replica
+max_wal_senders = 2
 shared_preload_libraries = 'pg_stat_statements'
 timezone = 'UTC'
 CONF
