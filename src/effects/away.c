@@ -87,14 +87,26 @@ sink_came_back(const Sink *sink)
 }
 
 /*
- * Does an error that a sink raised say that its server is away?  Everything
- * that is not the data's fault does, but what has to be tried again at once,
- * and a cancel of this very process.
+ * Does an error that a sink raised say that its server is away, or not fit to
+ * take rows?  Everything that is not the data's fault does, but what has to be
+ * tried again at once, and a cancel of this very process.  That a relation,
+ * column, right or login is missing there is not the data's fault either.
  */
 bool
 error_is_away(const Sink *sink, const ErrorData *error)
 {
-	if (!sink->remote || error_is_datas(error->sqlerrcode) || error_is_ours(error))
+	if (!sink->remote || error_is_ours(error))
+		return false;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* not supported */
+		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):	/* authorization */
+		case MAKE_SQLSTATE('3', 'D', '0', '0', '0'):	/* no such database */
+		case MAKE_SQLSTATE('3', 'F', '0', '0', '0'):	/* no such schema */
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such relation, no right */
+			return true;
+	}
+	if (error_is_datas(error->sqlerrcode))
 		return false;
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED))
 		return false;

@@ -229,6 +229,7 @@ extern void patience_end(void);
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 					   const char **source_ids, int n);
 extern int	outbox_deliver(const Sink *sink, int most);
+extern int	outbox_refuse(const Sink *sink, int sqlstate);
 
 /* ---- account.c: ledger, findings, quarantine ---- */
 typedef struct Counts

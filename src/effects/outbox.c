@@ -112,7 +112,7 @@ outbox_deliver(const Sink *sink, int most)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
-		if (!error_is_datas(error->sqlerrcode))
+		if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
 			ReThrowError(error);
 		FreeErrorData(error);
 	}
@@ -120,6 +120,18 @@ outbox_deliver(const Sink *sink, int most)
 	MemoryContextSwitchTo(memory);
 	CurrentResourceOwner = owner;
 	return stored ? taken.n : insert_each(sink, &taken);
+}
+
+/* Marks the oldest row, which the sink refuses when it commits.  Returns 1. */
+int
+outbox_refuse(const Sink *sink, int sqlstate)
+{
+	Taken		taken;
+
+	take(sink, 1, &taken);
+	if (taken.n == 1)
+		mark_refused(taken.ids[0], taken.rows[0], sink, sqlstate);
+	return taken.n;
 }
 
 /* The sink's columns that something is mapped to. */
@@ -223,7 +235,7 @@ insert_each(const Sink *sink, const Taken *taken)
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
-			if (!error_is_datas(error->sqlerrcode))
+			if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
 				ReThrowError(error);
 			mark_refused(taken->ids[i], taken->rows[i], sink, error->sqlerrcode);
 			FreeErrorData(error);

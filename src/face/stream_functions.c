@@ -38,6 +38,7 @@ PG_FUNCTION_INFO_V1(epro_etl_wake_stream);
 static void check_stages(Jsonb *stages);
 static void write_stream(int64 pipeline_id, Jsonb *stages, int queue_size);
 static void write_roles(int64 pipeline_id);
+static void check_rights(Oid role);
 static bool forget_stream(int64 pipeline_id);
 static int64 find_pipeline(const char *name);
 static void wait_for_end(int64 pipeline_id, TimestampTz until);
@@ -227,7 +228,7 @@ check_stages(Jsonb *stages)
 
 /*
  * Writes the wish down, as the extension's owner: who could write it by hand
- * could have a stream act as anybody.
+ * could have a stream act as anybody.  What is another role's stays as it is.
  */
 static void
 write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
@@ -239,14 +240,30 @@ write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
 	};
 	char		nulls[] = {' ', stages ? ' ' : 'n', queue_size ? ' ' : 'n', ' ', ' ', '\0'};
 	OwnerScope	scope;
+	bool		isnull;
+	Oid			role;
 
 	owner_begin(&scope);
 	if (SPI_execute_with_args("INSERT INTO epro_etl.stream (pipeline_id, stages, queue_size, login, role)"
 							  " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (pipeline_id) DO UPDATE"
-							  " SET stages = excluded.stages, queue_size = excluded.queue_size",
-							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT)
+							  " SET stages = excluded.stages, queue_size = excluded.queue_size"
+							  " RETURNING role::oid",
+							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write the stream down");
+	role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	owner_end(&scope);
+	check_rights(role);
+}
+
+/* A stream is for the role that it acts as, and its members, to start and stop. */
+static void
+check_rights(Oid role)
+{
+	if (!has_privs_of_role(GetUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for the stream of another role"),
+				 errhint("Start and stop it as the role that it acts as, or as a member of that role.")));
 }
 
 /* One that was not up acts as who starts it; one that is up keeps its roles. */
@@ -287,11 +304,8 @@ forget_stream(int64 pipeline_id)
 	if (wanted)
 		role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	owner_end(&scope);
-	if (wanted && !has_privs_of_role(GetUserId(), role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to stop the stream"),
-				 errhint("Stop it as the role that it acts as, or as a member of that role.")));
+	if (wanted)
+		check_rights(role);
 	return wanted;
 }
 
@@ -329,11 +343,7 @@ ask_to_stop(int64 pipeline_id, StreamStop stop)
 
 	if (entry < 0)
 		return false;
-	if (!has_privs_of_role(GetUserId(), stream.role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to stop the stream"),
-				 errhint("Stop it as the role that it acts as, or as a member of that role.")));
+	check_rights(stream.role);
 	if (stream.state == STREAM_DOWN)
 	{
 		registry_stream_leave(entry);

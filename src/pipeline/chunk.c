@@ -139,6 +139,7 @@ do_chunk(Run *run, Counts *counts)
 		claim_parcels(&chunk);
 	else
 		claim_rows(&chunk);
+	run->nrows = chunk.n;
 	if (chunk.n > 0)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
@@ -178,7 +179,7 @@ claim_rows(Chunk *chunk)
 	Run		   *run = chunk->run;
 	HeapTuple  *claimed = palloc(sizeof(HeapTuple) * (run->batch_size + CLAIM_SLACK));
 
-	chunk->n = claim_chunk(run->claim, run->batch_size, claimed);
+	chunk->n = claim_chunk(run->claim, run->most > 0 ? run->most : run->batch_size, claimed);
 	chunk->rows = palloc0(sizeof(Row) * chunk->n);
 	for (int i = 0; i < chunk->n; i++)
 		chunk->rows[i].original = claimed[i];
@@ -204,7 +205,8 @@ claim_parcels(Chunk *chunk)
 	{
 		Parcel	   *parcel = &run->parcels[i];
 
-		if (parcel->fate != PARCEL_OPEN)
+		parcel->taken = false;
+		if (parcel->fate != PARCEL_OPEN || (run->most > 0 && n == run->most))
 			continue;
 		if (!take && message_head(parcel->message, parcel->len).has_body)
 		{
@@ -223,6 +225,7 @@ claim_parcels(Chunk *chunk)
 			parcels[i]->fate = fates[i] == CLAIM_GONE ? PARCEL_GONE : PARCEL_HELD;
 			continue;
 		}
+		parcels[i]->taken = true;
 		chunk->rows[chunk->n].original = claimed[i];
 		chunk->rows[chunk->n++].parcel = parcels[i];
 	}

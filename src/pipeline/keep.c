@@ -31,6 +31,7 @@ static bool try_store(Chunk *chunk, int from, int to);
 static void insert_rows(Chunk *chunk, int from, int to);
 static void insert_batch(Chunk *chunk, Sink *sink, int n);
 static void hold_rows(Chunk *chunk);
+static void refuse_row(Chunk *chunk);
 static void do_without(Chunk *chunk, ErrorData *error);
 static int	deliver_to(Run *run, Sink *sink);
 static const char *source_id(Chunk *chunk, Row *row);
@@ -48,6 +49,8 @@ store_rows(Chunk *chunk)
 	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
 	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
 	hold_rows(chunk);
+	if (chunk->run->refused != 0 && chunk->n == 1)
+		refuse_row(chunk);
 	while (from < chunk->n)
 	{
 		int			to = Min(chunk->n, from + attempt);
@@ -115,11 +118,13 @@ try_store(Chunk *chunk, int from, int to)
 	PG_CATCH();
 	{
 		ErrorData  *error = take_error(memory);
+		Sink	   *sink = chunk->storing;
 
+		patience_end();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
-		if (!error_is_datas(error->sqlerrcode))
+		if (!error_is_datas(error->sqlerrcode) || (sink != NULL && error_is_away(sink, error)))
 		{
 			do_without(chunk, error);
 			chunk->again = true;
@@ -239,7 +244,6 @@ do_without(Chunk *chunk, ErrorData *error)
 	Run		   *run = chunk->run;
 	Sink	   *sink = chunk->storing;
 
-	patience_end();
 	if (sink == NULL || !error_is_away(sink, error) ||
 		(sink->required && run->parcels == NULL))
 		ReThrowError(error);
@@ -270,14 +274,61 @@ run_survives_commit(Run *run, const ErrorData *error)
 }
 
 /*
- * Delivers some of what the outbox has for the pipeline's sinks, in the current
- * transaction.  Returns how many rows; a sink that is away keeps its.
+ * The commit of a chunk has failed by an error of the data, which another
+ * server has raised that looks at it only then: true when the chunk is to be
+ * done again in smaller parts, until one row is left, which is rejected.
+ */
+bool
+run_narrows_down(Run *run, const ErrorData *error)
+{
+	if (run->remotes == NIL || !error_is_datas(error->sqlerrcode))
+		return false;
+	if (run->nrows > 1)
+	{
+		/* a source that is claimed by whole blocks cannot be narrowed further */
+		if (run->most == 1)
+			return false;
+		run->most = run->nrows / 2;
+		return true;
+	}
+	run->refused = error->sqlerrcode;
+	return true;
+}
+
+/* A chunk has been committed: what it has taken has left the source. */
+void
+run_committed(Run *run)
+{
+	for (int i = 0; i < run->nparcels; i++)
+	{
+		if (run->parcels[i].taken && run->parcels[i].fate == PARCEL_OPEN)
+			run->parcels[i].fate = PARCEL_SETTLED;
+	}
+	run->refused = 0;
+	run->most *= 2;
+	if (run->most > run->batch_size)
+		run->most = 0;
+}
+
+/* The one row is what another server refuses when it commits. */
+static void
+refuse_row(Chunk *chunk)
+{
+	ErrorData	error = {0};
+
+	error.sqlerrcode = chunk->run->refused;
+	if (chunk->rows[0].verdict == VERDICT_PASSED)
+		reject_stored(chunk, 0, &error);
+}
+
+/*
+ * Delivers some of what the outbox has for one of the pipeline's sinks, in the
+ * current transaction.  Returns how many rows; a sink that is away keeps its.
  */
 int
 run_deliver(Run *run)
 {
 	Pipeline   *pipeline = run->pipeline;
-	int			delivered = 0;
 
 	MemoryContextReset(run->chunk_memory);
 	MemoryContextSwitchTo(run->chunk_memory);
@@ -288,11 +339,16 @@ run_deliver(Run *run)
 		{
 			Sink	   *sink = pipeline->forms[f].sinks[s];
 
-			if (!sink->required && sink->remote && !sink_is_away(sink))
-				delivered += deliver_to(run, sink);
+			if (sink->required || !sink->remote || sink_is_away(sink))
+				continue;
+			run->nrows = deliver_to(run, sink);
+			if (run->nrows == 0)
+				continue;
+			run->remotes = list_make1(sink);
+			return run->nrows;
 		}
 	}
-	return delivered;
+	return 0;
 }
 
 static int
@@ -306,9 +362,11 @@ deliver_to(Run *run, Sink *sink)
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
-		run->remotes = list_append_unique_ptr(run->remotes, sink);
 		patience_begin(epro_sink_timeout);
-		delivered = outbox_deliver(sink, MOST_DELIVERED);
+		if (run->refused != 0)
+			delivered = outbox_refuse(sink, run->refused);
+		else
+			delivered = outbox_deliver(sink, run->most > 0 ? run->most : MOST_DELIVERED);
 		patience_end();
 		ReleaseCurrentSubTransaction();
 		if (delivered > 0)

@@ -73,7 +73,7 @@ extern CompiledForm *pipeline_compile_form(const char *form, const char *version
 typedef enum ParcelFate
 {
 	PARCEL_OPEN = 0,			/* on its way */
-	PARCEL_SETTLED,				/* left the source, with this transaction */
+	PARCEL_SETTLED,				/* has left the source */
 	PARCEL_GONE,				/* changed since it was read */
 	PARCEL_HELD					/* cannot be moved now; stays in the source */
 } ParcelFate;
@@ -86,6 +86,7 @@ typedef struct Parcel
 	const char *message;		/* what the group before made of it */
 	Size		len;
 	ParcelFate	fate;
+	bool		taken;			/* by the transaction at hand */
 	char	   *packed;			/* what this group made of it, in chunk memory */
 	Size		packed_len;
 } Parcel;
@@ -102,6 +103,9 @@ typedef struct Run
 	Parcel	   *parcels;		/* a stream's: what to work on; else NULL */
 	int			nparcels;
 	List	   *remotes;		/* sinks that the chunk at hand has sent rows to */
+	int			nrows;			/* of the chunk at hand */
+	int			most;			/* rows of the next; 0: as many as there are */
+	int			refused;		/* SQLSTATE: the next one is to be rejected for it */
 	Pipeline   *pipeline;
 	Pseudonymiser *pseudonymiser;
 	Claim	   *claim;
@@ -117,5 +121,7 @@ extern int	run_chunk(Run *run, Counts *counts);
 extern void run_stages(Run *run);
 extern int	run_deliver(Run *run);
 extern bool run_survives_commit(Run *run, const ErrorData *error);
+extern bool run_narrows_down(Run *run, const ErrorData *error);
+extern void run_committed(Run *run);
 
 #endif							/* EPRO_ETL_PIPELINE_H */

@@ -32,6 +32,9 @@
 #define MOST_TRIES 10
 #define FIRST_PAUSE_MS 4
 
+static void commit_patiently(Run *run);
+static int	begin_again(Run *run, MemoryContext memory, bool committing, int tries);
+
 /* whom the transactions act as */
 static Oid	acting_role = InvalidOid;
 static int	acting_context = 0;
@@ -109,8 +112,9 @@ session_commit(void)
 
 /*
  * One chunk, one transaction; again, a bounded number of times, when it fell
- * victim to a deadlock or to serialization; and again without the responses of
- * a sink that is away.  Returns what run_chunk() does.
+ * victim to a deadlock or to serialization; again without the responses of a
+ * sink that is away; and again in smaller parts when another server refuses
+ * some of them at the commit.  Returns what run_chunk() does.
  */
 int
 session_chunk(Run *run, Counts *counts)
@@ -130,30 +134,15 @@ session_chunk(Run *run, Counts *counts)
 			MemoryContextSwitchTo(memory);
 			claimed = run_chunk(run, counts);
 			committing = true;
-			session_commit();
+			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
 			claim_accept(run->claim);
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
-			bool		victim;
-
-			MemoryContextSwitchTo(memory);
-			error = CopyErrorData();
-			victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
-				ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) && ++tries < MOST_TRIES;
-			if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
-				!(committing && run_survives_commit(run, error)))
-				PG_RE_THROW();
-			FreeErrorData(error);
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(memory);
+			tries = begin_again(run, memory, committing, tries);
 			claim_rewind(run->claim);
 			claimed = -1;
-			if (victim)
-				session_step_back(tries);
 		}
 		PG_END_TRY();
 	}
@@ -170,36 +159,74 @@ session_deliver(Run *run)
 	MemoryContext memory = CurrentMemoryContext;
 	volatile int64 total = 0;
 	volatile int delivered;
+	volatile int tries = 0;
+	volatile bool committing;
 
+	run->most = 0;
 	do
 	{
-		delivered = 0;
+		committing = false;
 		PG_TRY();
 		{
 			session_begin();
 			MemoryContextSwitchTo(memory);
 			run->pipeline = pipeline_refresh(run->pipeline, false);
 			delivered = run_deliver(run);
-			session_commit();
+			committing = true;
+			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
 			total += delivered;
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
-
-			MemoryContextSwitchTo(memory);
-			error = CopyErrorData();
-			if (!run_survives_commit(run, error))
-				PG_RE_THROW();
-			FreeErrorData(error);
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(memory);
+			tries = begin_again(run, memory, committing, tries);
+			delivered = 1;
 		}
 		PG_END_TRY();
 	} while (delivered > 0);
 	return total;
+}
+
+/* Other servers commit first, and may not answer; a batch's caller has its own time. */
+static void
+commit_patiently(Run *run)
+{
+	if (run->remotes != NIL && run->parcels != NULL)
+		patience_begin(epro_sink_timeout);
+	session_commit();
+	patience_end();
+	run_committed(run);
+}
+
+/*
+ * In PG_CATCH: rolls back for another try, or raises the error again, which at
+ * a commit has not been through chunk.c's hands.  Returns the number of tries.
+ */
+static int
+begin_again(Run *run, MemoryContext memory, bool committing, int tries)
+{
+	ErrorData  *error;
+	bool		victim;
+
+	patience_end();
+	MemoryContextSwitchTo(memory);
+	error = CopyErrorData();
+	FlushErrorState();
+	victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) && ++tries < MOST_TRIES;
+	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
+		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error))))
+	{
+		if (committing)
+			error_strip(error);
+		ReThrowError(error);
+	}
+	FreeErrorData(error);
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(memory);
+	if (victim)
+		session_step_back(tries);
+	return tries;
 }
 
 /*

@@ -64,6 +64,7 @@ static ChannelResult receive_some(Batch *batch, int most, long timeout_ms);
 static void hand_on(Run *run, Batch *batch);
 static void send_on(Batch *batch);
 static void store(Run *run, Batch *batch);
+static bool tell_places(Run *run, Batch *batch);
 static void settle(const Parcel *parcel, PlaceState state);
 static int	adapt(int most, int64 microseconds);
 static void report_error(void);
@@ -342,36 +343,62 @@ adapt(int most, int64 microseconds)
 	return most;
 }
 
-/* A chunk, as in a batch; when it is committed, its rows have left. */
+/* Chunks, mostly one, as in a batch; what is committed has left. */
 static void
 store(Run *run, Batch *batch)
 {
-	Place	   *places = stream_places(shared);
-	Counts		counts;
-	TimestampTz now;
-	int			stored = 0;
+	bool		open;
 
-	(void) session_chunk(run, &counts);
-	now = GetCurrentTimestamp();
+	do
+	{
+		Counts		counts;
+
+		(void) session_chunk(run, &counts);
+		pg_atomic_fetch_add_u64(&run->progress->excluded, counts.rejected + counts.duplicate);
+		open = tell_places(run, batch);
+	} while (open);
+	SetLatch(&shared->leader->procLatch);
+}
+
+/* Says of each row what became of it; true when some are still to be done. */
+static bool
+tell_places(Run *run, Batch *batch)
+{
+	Place	   *places = stream_places(shared);
+	TimestampTz now = GetCurrentTimestamp();
+	int			stored = 0;
+	bool		open = false;
+
 	for (int i = 0; i < batch->n; i++)
 	{
 		Parcel	   *parcel = &batch->parcels[i];
-		TimestampTz committed_at = places[parcel->place].committed_at;
 
-		if (parcel->fate == PARCEL_OPEN)
+		/* what has been told is the leader's, and may be another row's by now */
+		if (parcel->place < 0)
+			continue;
+		switch (parcel->fate)
 		{
-			stored++;
-			if (committed_at != 0)
-				latency_add(&shared->latency, now - committed_at);
-			settle(parcel, PLACE_SETTLED);
+			case PARCEL_OPEN:
+				open = true;
+				continue;
+			case PARCEL_SETTLED:
+				stored++;
+				if (places[parcel->place].committed_at != 0)
+					latency_add(&shared->latency, now - places[parcel->place].committed_at);
+				settle(parcel, PLACE_SETTLED);
+				break;
+			case PARCEL_GONE:
+				settle(parcel, PLACE_GONE);
+				break;
+			case PARCEL_HELD:
+				settle(parcel, PLACE_HELD);
+				break;
 		}
-		else
-			settle(parcel, parcel->fate == PARCEL_GONE ? PLACE_GONE : PLACE_HELD);
+		parcel->place = -1;
 	}
 	pg_atomic_fetch_add_u64(&shared->stored, stored);
 	pg_atomic_fetch_add_u64(&run->progress->processed, stored);
-	pg_atomic_fetch_add_u64(&run->progress->excluded, counts.rejected + counts.duplicate);
-	SetLatch(&shared->leader->procLatch);
+	return open;
 }
 
 /* The row's place is the leader's again; nothing of it is read after this. */
