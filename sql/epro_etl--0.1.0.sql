@@ -763,6 +763,9 @@ AS $$
 DECLARE
     source constant regclass := epro_etl.pipeline_source(watch_source.pipeline);
 BEGIN
+    IF source IS NULL THEN
+        RAISE EXCEPTION 'pipeline must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source
                                    AND t.tgfoid = 'epro_etl.wake_stream()'::regprocedure) THEN
         RETURN;

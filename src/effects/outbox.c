@@ -31,11 +31,15 @@
 #include "utils/timestamp.h"
 #include "words/errors.h"
 
+/* columns of the table, in order */
+#define OUTBOX_COLUMNS 7
+
 /* Rows taken out for delivery. */
 typedef struct Taken
 {
 	Datum	   *rows;			/* jsonb */
-	int64	   *ids;
+	HeapTuple  *whole;			/* to put one back */
+	TupleDesc	shape;			/* of these: as the table's */
 	int			n;
 } Taken;
 
@@ -43,7 +47,7 @@ static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
 static void take(const Sink *sink, int most, Taken *taken);
 static void insert(const Sink *sink, Datum *rows, int n);
 static int	insert_each(const Sink *sink, const Taken *taken);
-static void mark_refused(int64 id, Datum row, const Sink *sink, int sqlstate);
+static void mark_refused(const Taken *taken, int at, int sqlstate);
 static char *insert_statement(const Sink *sink);
 
 /* Keeps rows of a sink; source_ids says of which response each is. */
@@ -59,8 +63,8 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 
 	for (int i = 0; i < n; i++)
 	{
-		Datum		values[7] = {0};
-		bool		nulls[7] = {false};
+		Datum		values[OUTBOX_COLUMNS] = {0};
+		bool		nulls[OUTBOX_COLUMNS] = {false};
 
 		CHECK_FOR_INTERRUPTS();
 		values[0] = Int64GetDatum(nextval_internal(sequence, false));
@@ -130,7 +134,7 @@ outbox_refuse(const Sink *sink, int sqlstate)
 
 	take(sink, 1, &taken);
 	if (taken.n == 1)
-		mark_refused(taken.ids[0], taken.rows[0], sink, sqlstate);
+		mark_refused(&taken, 0, sqlstate);
 	return taken.n;
 }
 
@@ -172,21 +176,22 @@ take(const Sink *sink, int most, Taken *taken)
 	if (SPI_execute_with_args("DELETE FROM epro_etl.outbox o WHERE o.outbox_id = ANY (ARRAY("
 							  "SELECT c.outbox_id FROM epro_etl.outbox c WHERE c.sink_id = $1 AND c.refused IS NULL"
 							  " ORDER BY c.outbox_id LIMIT $2 FOR UPDATE SKIP LOCKED))"
-							  " RETURNING o.\"row\", o.outbox_id",
+							  " RETURNING o.*",
 							  2, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
 		elog(ERROR, "could not read the outbox");
 	taken->n = (int) SPI_processed;
 	taken->rows = MemoryContextAlloc(memory, sizeof(Datum) * Max(taken->n, 1));
-	taken->ids = MemoryContextAlloc(memory, sizeof(int64) * Max(taken->n, 1));
+	taken->whole = MemoryContextAlloc(memory, sizeof(HeapTuple) * Max(taken->n, 1));
 	for (int i = 0; i < taken->n; i++)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(memory);
 		bool		isnull;
 
-		taken->rows[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[i],
-																			 SPI_tuptable->tupdesc, 1, &isnull)));
-		taken->ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
-													SPI_tuptable->tupdesc, 2, &isnull));
+		if (i == 0)
+			taken->shape = CreateTupleDescCopy(SPI_tuptable->tupdesc);
+		taken->whole[i] = heap_copytuple(SPI_tuptable->vals[i]);
+		taken->rows[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(heap_getattr(taken->whole[i], 5,
+																			taken->shape, &isnull)));
 		MemoryContextSwitchTo(caller);
 	}
 	owner_end(&scope);
@@ -237,7 +242,7 @@ insert_each(const Sink *sink, const Taken *taken)
 			CurrentResourceOwner = owner;
 			if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
 				ReThrowError(error);
-			mark_refused(taken->ids[i], taken->rows[i], sink, error->sqlerrcode);
+			mark_refused(taken, i, error->sqlerrcode);
 			FreeErrorData(error);
 		}
 		PG_END_TRY();
@@ -247,22 +252,20 @@ insert_each(const Sink *sink, const Taken *taken)
 
 /* Back into the outbox it goes, for a person to look at. */
 static void
-mark_refused(int64 id, Datum row, const Sink *sink, int sqlstate)
+mark_refused(const Taken *taken, int at, int sqlstate)
 {
 	Relation	relation = table_open(own_relation("outbox"), RowExclusiveLock);
-	Datum		values[7] = {0};
-	bool		nulls[7] = {false};
+	Datum		values[OUTBOX_COLUMNS];
+	bool		nulls[OUTBOX_COLUMNS];
 	HeapTuple	tuple;
-	volatile int at;
+	volatile int row;
 
-	values[0] = Int64GetDatum(id);
-	values[1] = Int64GetDatum(sink->id);
-	nulls[2] = nulls[3] = true;
-	values[4] = row;
-	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	heap_deform_tuple(taken->whole[at], taken->shape, values, nulls);
+	values[4] = taken->rows[at];
 	values[6] = CStringGetTextDatum(unpack_sql_state(sqlstate));
+	nulls[6] = false;
 	tuple = heap_form_tuple(RelationGetDescr(relation), values, nulls);
-	bulk_insert(relation, &tuple, 1, &at);
+	bulk_insert(relation, &tuple, 1, &row);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();
 }

@@ -178,6 +178,7 @@ epro_etl_deliver(PG_FUNCTION_ARGS)
 		delivered = run_deliver(&run);
 		PopActiveSnapshot();
 		CommandCounterIncrement();
+		run_committed(&run);
 		total += delivered;
 	} while (delivered > 0);
 	PG_RETURN_INT64(total);

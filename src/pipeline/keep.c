@@ -202,7 +202,6 @@ insert_batch(Chunk *chunk, Sink *sink, int n)
 	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
 	patience_end();
 	chunk->storing = NULL;
-	sink_came_back(sink);
 }
 
 /*
@@ -295,10 +294,17 @@ run_narrows_down(Run *run, const ErrorData *error)
 	return true;
 }
 
-/* A chunk has been committed: what it has taken has left the source. */
+/*
+ * A chunk has been committed: what it has taken has left the source, and who
+ * was sent rows has them.
+ */
 void
 run_committed(Run *run)
 {
+	ListCell   *cell;
+
+	foreach(cell, run->remotes)
+		sink_came_back(lfirst(cell));
 	for (int i = 0; i < run->nparcels; i++)
 	{
 		if (run->parcels[i].taken && run->parcels[i].fate == PARCEL_OPEN)
@@ -369,8 +375,6 @@ deliver_to(Run *run, Sink *sink)
 			delivered = outbox_deliver(sink, run->most > 0 ? run->most : MOST_DELIVERED);
 		patience_end();
 		ReleaseCurrentSubTransaction();
-		if (delivered > 0)
-			sink_came_back(sink);
 	}
 	PG_CATCH();
 	{

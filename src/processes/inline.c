@@ -85,6 +85,7 @@ do_run(const RunRequest *request, RunResult *result)
 		claimed = run_chunk(&run, &result->counts);
 		PopActiveSnapshot();
 		CommandCounterIncrement();
+		run_committed(&run);
 		claim_accept(run.claim);
 		if (claimed == 0)
 			break;

@@ -35,7 +35,7 @@ static int	entry = -1;
 
 static bool lead_on(int64 pipeline_id, MemoryContext memory);
 static void wait_for(TransactionId starter);
-static bool read_plan(int64 pipeline_id, StreamPlan *plan);
+static bool read_plan(int64 pipeline_id, StreamPlan *plan, bool *wanted);
 static void check_role(const StreamPlan *plan);
 static bool pause_before_next(void);
 static void leave_at_exit(int code, Datum arg);
@@ -100,11 +100,16 @@ lead_on(int64 pipeline_id, MemoryContext memory)
 {
 	StreamEntry stream;
 	StreamPlan	plan;
+	bool		wanted;
 
 	MemoryContextSwitchTo(memory);
 	MemoryContextReset(memory);
 	registry_stream_read(entry, &stream);
-	if (stream.stop != STOP_NONE || !read_plan(pipeline_id, &plan))
+	if (stream.stop != STOP_NONE)
+		return false;
+	if (!read_plan(pipeline_id, &plan, &wanted))
+		return pause_before_next();
+	if (!wanted)
 		return false;
 	registry_stream_lead(entry, plan.source);
 	registry_stream_state(entry, STREAM_STARTING);
@@ -136,40 +141,45 @@ wait_for(TransactionId starter)
 }
 
 /*
- * What the stream is to be; false when it is not to be: stopped, dropped, or
- * the extension with it.
+ * What the stream is to be; wanted is false when it is not to be any more:
+ * stopped, dropped, or the extension with it.  Returns false, and has noted
+ * why, when that cannot be read now.
  */
 static bool
-read_plan(int64 pipeline_id, StreamPlan *plan)
+read_plan(int64 pipeline_id, StreamPlan *plan, bool *wanted)
 {
 	MemoryContext memory = CurrentMemoryContext;
-	volatile bool wanted = false;
+	volatile bool read = false;
 
 	PG_TRY();
 	{
 		session_begin();
 		MemoryContextSwitchTo(memory);
-		wanted = OidIsValid(get_namespace_oid("epro_etl", true)) &&
+		*wanted = OidIsValid(get_namespace_oid("epro_etl", true)) &&
 			pipeline_stream(pipeline_id, plan);
-		if (wanted)
+		if (*wanted)
 			check_role(plan);
 		session_commit();
+		read = true;
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error;
 
-		MemoryContextSwitchTo(TopMemoryContext);
+		MemoryContextSwitchTo(memory);
+		HOLD_INTERRUPTS();
 		error = session_take_error();
+		MemoryContextSwitchTo(memory);
+		error_strip(error);
 		ereport(LOG,
-				(errmsg("epro_etl stream cannot read its configuration, and ends: SQLSTATE %s",
+				(errmsg("epro_etl stream could not begin: SQLSTATE %s",
 						unpack_sql_state(error->sqlerrcode))));
-		FreeErrorData(error);
-		wanted = false;
+		registry_stream_failed(entry, error->sqlerrcode, error->message);
+		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
-	return wanted;
+	return read;
 }
 
 /* Who may not become the role any more must not act as it for ever. */
