@@ -75,6 +75,7 @@ run_begin(Run *run, BlockRanges *ranges)
 											"epro_etl response",
 											ALLOCSET_DEFAULT_SIZES);
 	run->claim = claim_create(&run->pipeline->source, ranges, run->dry_run);
+	initStringInfo(&run->message);
 }
 
 /*

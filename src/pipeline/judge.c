@@ -18,6 +18,9 @@
 #include "words/errors.h"
 #include "words/message.h"
 
+/* of the buffer that messages are packed in, times the bound */
+#define MOST_KEPT 8
+
 static void judge_row(Chunk *chunk);
 static void do_step(Chunk *chunk);
 static void read_row(Chunk *chunk);
@@ -193,19 +196,22 @@ pack_row(Chunk *chunk)
 {
 	Run		   *run = chunk->run;
 	Row		   *row = &chunk->rows[chunk->at];
-	StringInfoData message;
+	StringInfo	message = &run->message;
 
-	MemoryContextSwitchTo(run->row_memory);
-	initStringInfo(&message);
-	message_begin(&message, row->parcel->place);
-	message_pack(&message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
+	message_begin(message, row->parcel->place);
+	message_pack(message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
 				 row->ended, row->form ? row->form->form : NULL, &run->response,
 				 run->last < STAGE_DEIDENTIFY);
-	if (message.len > run->bound)
-		message_begin(&message, row->parcel->place);
-	row->parcel->packed = MemoryContextAlloc(run->chunk_memory, message.len);
-	memcpy(row->parcel->packed, message.data, message.len);
-	row->parcel->packed_len = message.len;
+	if (message->len > run->bound)
+		message_begin(message, row->parcel->place);
+	row->parcel->packed = MemoryContextAlloc(run->chunk_memory, message->len);
+	memcpy(row->parcel->packed, message->data, message->len);
+	row->parcel->packed_len = message->len;
+	if (message->maxlen > MOST_KEPT * run->bound)
+	{
+		message->maxlen = (int) run->bound;
+		message->data = repalloc(message->data, message->maxlen);
+	}
 }
 
 /* Forms the rows of every sink that the response is for. */

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "effects/effects.h"
+#include "lib/stringinfo.h"
 
 /* One form of a pipeline, compiled for this process. */
 typedef struct PipelineForm
@@ -114,6 +115,7 @@ typedef struct Run
 	MemoryContext row_memory;	/* reset after each response */
 	Response	response;		/* the one at hand */
 	FindingList findings;		/* of the chunk at hand */
+	StringInfoData message;		/* being packed */
 } Run;
 
 extern void run_begin(Run *run, BlockRanges *ranges);

@@ -255,14 +255,19 @@ receive_some(Batch *batch, int most, long timeout_ms)
 	for (int i = 0; i < n; i++)
 	{
 		Parcel	   *parcel = &batch->parcels[batch->n++];
-		char	   *copy = MemoryContextAlloc(batch->memory, batch->lens[i]);
 
-		memcpy(copy, at, batch->lens[i]);
-		at += MAXALIGN(batch->lens[i]);
 		memset(parcel, 0, sizeof(*parcel));
-		parcel->message = copy;
+		parcel->message = at;
 		parcel->len = batch->lens[i];
-		parcel->place = message_head(copy, batch->lens[i]).place;
+		/* who stores goes on receiving into the same buffer */
+		if (group->last == STAGE_STORE)
+		{
+			char	   *copy = MemoryContextAlloc(batch->memory, parcel->len);
+
+			parcel->message = memcpy(copy, at, parcel->len);
+		}
+		at += MAXALIGN(batch->lens[i]);
+		parcel->place = message_head(parcel->message, parcel->len).place;
 		parcel->address = places[parcel->place].address;
 		batch->bytes += batch->lens[i];
 	}
