@@ -40,7 +40,7 @@ my @cuts = ([ 'not cut', undef ], [ 'three groups', '{"deidentify": 2, "validate
 my @ways = ([ 'required', "on_duplicate => 'ignore'", 1 ], [ 'not required', "on_duplicate => 'ignore', required => false", 0 ]);
 
 my @parts = qw(flows few_statements stopped stopped_and_run killed lost_at_commit in_doubt refuses refused_from_outbox
-  refuses_at_commit late slow slow_at_commit unfit no_place dropped_here planted);
+  refuses_at_commit late slow slow_at_commit silent two_servers unfit no_place dropped_here planted);
 foreach my $part (@ARGV ? @ARGV : @parts)
 {
 	note("part $part");
@@ -435,6 +435,57 @@ sub slow_at_commit
 	breaks('slow at the commit',
 		sub { $there->query(q{SELECT pg_advisory_lock(79, g) FROM generate_series(0, 10) g; INSERT INTO at_commit SELECT g, 'wait' FROM generate_series(0, 10) g}) },
 		sub { $there->query('SELECT pg_advisory_unlock_all(); DELETE FROM at_commit') }, '57014');
+	return;
+}
+
+# It takes connections, and does not answer. Up to PostgreSQL 15 nothing but
+# connect_timeout ends that.
+sub silent
+{
+	my $postmaster = (split /\n/, PostgreSQL::Test::Utils::slurp_file($far->data_dir . '/postmaster.pid'))[0];
+
+	breaks('silent',
+		sub { $there->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'look'}); kill 'STOP', $postmaster },
+		sub { kill 'CONT', $postmaster }, '08...');
+	return;
+}
+
+# Two other servers, of which one is lost at its commit, when the other has
+# committed already, or not yet.
+sub two_servers
+{
+	$there->query(q{CREATE TABLE mood_second (LIKE mood_far, PRIMARY KEY (source_id));
+		CREATE TABLE second_dies (always int);
+		CREATE FUNCTION second_dies() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+			'BEGIN IF EXISTS (SELECT FROM second_dies) THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END';
+		CREATE CONSTRAINT TRIGGER second_dies AFTER INSERT ON mood_second DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION second_dies()});
+	$look->query(q{DO $$ BEGIN EXECUTE (SELECT format('CREATE SERVER second FOREIGN DATA WRAPPER postgres_fdw OPTIONS (%s)', string_agg(format('%I %L', option_name, option_value), ', '))
+			FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = 'far'); END $$;
+		CREATE USER MAPPING FOR CURRENT_USER SERVER second OPTIONS (user 'postgres');
+		CREATE FOREIGN TABLE mood_second (source_id bigint, subject_key text, score int, note text, run_id bigint) SERVER second});
+	foreach my $way (@ways)
+	{
+		my ($kind, $with) = @$way;
+		my $what = "two servers, $kind";
+
+		flow_anew($look, $there);
+		$there->query('TRUNCATE mood_second');
+		$look->query("SELECT epro_etl.add_sink('flow', 'MOOD', 'mood_second', $with)");
+		begin_stream($look, $one_storing);
+		put($look, 1, 40);
+		ok(settled($look), "$what: it flows");
+		remember();
+		$there->query('INSERT INTO second_dies VALUES (1)');
+		put($look, 41, 80);
+		ok(log_has(qr/sink public\.mood_second is away/), "$what: one is away");
+		$there->query('DELETE FROM second_dies');
+		ok(settled($look), "$what: all arrives");
+		end_stream($look, $what);
+		is($there->query('SELECT count(*), count(DISTINCT source_id) FROM mood_second'), '72|72', "$what: once in the one that was lost");
+		is($look->query('SELECT sum(loaded), sum(rejected + duplicate) FROM epro_etl.run_history'), '80|0', "$what: counted once");
+		sinks_ok($look, $what);
+		$look->query(q{SELECT epro_etl.remove_sink('flow', 'MOOD', 'mood_second')});
+	}
 	return;
 }
 

@@ -206,7 +206,7 @@ SELECT epro_etl.add_sink('flow', 'MOOD', 'mood_north', condition => \$\$site = '
 SELECT epro_etl.add_sink('flow', 'AE', 'ae_wide');
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw
-    OPTIONS (host '$host', port '$port', dbname 'postgres', batch_size '100', fetch_size '10000', connect_timeout '5', options '-c client_min_messages=error');
+    OPTIONS (host '$host', port '$port', dbname 'postgres', batch_size '100', fetch_size '10000', connect_timeout '2', options '-c client_min_messages=error');
 CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'postgres');
 CREATE FOREIGN TABLE mood_far ($columns) SERVER far OPTIONS (table_name 'mood_far');
 SQL
