@@ -315,6 +315,29 @@ CREATE FUNCTION epro_etl.wake_stream() RETURNS trigger
     AS 'MODULE_PATHNAME', 'epro_etl_wake_stream';
 COMMENT ON FUNCTION epro_etl.wake_stream() IS 'Statement trigger of a source: when the transaction commits, the streams that read it are woken';
 
+CREATE FUNCTION epro_etl.with_timeout(timeout interval, query text) RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_with_timeout';
+COMMENT ON FUNCTION epro_etl.with_timeout(interval, text) IS
+    'Runs a query under a deadline of its own, within that of the caller; when it is over, raises EP001, which can be caught, and rolls back what the query did';
+
+CREATE FUNCTION epro_etl.context_deadline() RETURNS timestamptz
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'epro_etl_context_deadline';
+COMMENT ON FUNCTION epro_etl.context_deadline() IS
+    'When the call at hand has to end: the earliest of statement_timeout, of the run''s timeout and of those of with_timeout() around it; NULL: never';
+
+CREATE FUNCTION epro_etl.context_set(key text, value text) RETURNS void
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_context_set';
+COMMENT ON FUNCTION epro_etl.context_set(text, text) IS
+    'Sets a value of the request at hand until the transaction ends, such as request_id, actor, reason; NULL takes it away. No patient data';
+
+CREATE FUNCTION epro_etl.context_get(key text) RETURNS text
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_context_get';
+COMMENT ON FUNCTION epro_etl.context_get(text) IS 'A value of the request at hand; NULL: not set';
+
 --
 -- Views
 --

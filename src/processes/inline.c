@@ -10,6 +10,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "effects/context.h"
 #include "miscadmin.h"
 #include "processes/processes.h"
 #include "storage/bufmgr.h"
@@ -18,17 +19,11 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 #include "words/errors.h"
-
-static TimeoutId deadline_timeout = MAX_TIMEOUTS;
-static volatile sig_atomic_t deadline_passed = false;
 
 static void do_run(const RunRequest *request, RunResult *result);
 static void open_run(Run *run, const RunRequest *request, RunResult *result,
 					 BlockRanges *ranges);
-static void arm_deadline(TimestampTz deadline);
-static void on_deadline(void);
 
 /*
  * Runs a pipeline in the current transaction.  Raises the errors of what does
@@ -37,19 +32,29 @@ static void on_deadline(void);
 void
 run_inline(const RunRequest *request, RunResult *result)
 {
-	arm_deadline(request->deadline);
+	MemoryContext memory = CurrentMemoryContext;
+	Budget		budget;
+
+	if (request->deadline == 0)
+	{
+		do_run(request, result);
+		return;
+	}
+	budget_grant(&budget, request->deadline);
 	PG_TRY();
 	{
 		do_run(request, result);
 	}
 	PG_CATCH();
 	{
-		bool		ours = request->deadline != 0 && deadline_passed &&
-			geterrcode() == ERRCODE_QUERY_CANCELED;
+		ErrorData  *error;
+		bool		ended;
 
-		if (request->deadline != 0)
-			disable_timeout(deadline_timeout, false);
-		if (!ours)
+		MemoryContextSwitchTo(memory);
+		error = CopyErrorData();
+		ended = budget_has_ended(&budget, error);
+		budget_return(&budget);
+		if (!ended)
 			PG_RE_THROW();
 		FlushErrorState();
 		ereport(ERROR,
@@ -60,8 +65,7 @@ run_inline(const RunRequest *request, RunResult *result)
 				 errhint("Give it more time, or workers that commit chunk by chunk.")));
 	}
 	PG_END_TRY();
-	if (request->deadline != 0)
-		disable_timeout(deadline_timeout, false);
+	budget_return(&budget);
 }
 
 static void
@@ -143,25 +147,4 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 	ranges_init(ranges, RelationGetNumberOfBlocks(relation), 1);
 	table_close(relation, NoLock);
 	run_begin(run, ranges);
-}
-
-static void
-arm_deadline(TimestampTz deadline)
-{
-	if (deadline == 0)
-		return;
-	if (deadline_timeout == MAX_TIMEOUTS)
-		deadline_timeout = RegisterTimeout(USER_TIMEOUT, on_deadline);
-	deadline_passed = false;
-	enable_timeout_at(deadline_timeout, deadline);
-}
-
-/* In a signal handler: cancels the statement at hand, as statement_timeout does. */
-static void
-on_deadline(void)
-{
-	deadline_passed = true;
-	InterruptPending = true;
-	QueryCancelPending = true;
-	SetLatch(MyLatch);
 }

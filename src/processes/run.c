@@ -17,6 +17,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "effects/context.h"
 #include "effects/registry.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -30,7 +31,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
-#include "utils/timeout.h"
 #include "words/errors.h"
 
 struct OwnedRun
@@ -52,7 +52,6 @@ static void tell_inline(const RunRequest *request, const char *detail,
 						const char *hint);
 static void tell_fewer_workers(OwnedRun *owned, int workers);
 static bool wait_for_all(OwnedRun *owned, TimestampTz until);
-static TimestampTz statement_deadline(void);
 static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
 				 const char *message);
 static void stop_all_at_exit(int code, Datum arg);
@@ -142,7 +141,7 @@ run_launch(const RunRequest *request)
 bool
 run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 {
-	TimestampTz statement = statement_deadline();
+	TimestampTz statement = context_deadline();
 	volatile bool ended = false;
 
 	PG_TRY();
@@ -337,7 +336,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	shared->max_reject_ratio = request->max_reject_ratio;
 	shared->started_at = GetCurrentTimestamp();
 	/* a run that outlives the statement that starts it has its own time only */
-	shared->deadline = request->outlives_statement ? 0 : statement_deadline();
+	shared->deadline = request->outlives_statement ? 0 : context_deadline();
 	if (request->deadline != 0 &&
 		(shared->deadline == 0 || request->deadline < shared->deadline))
 	{
@@ -388,14 +387,6 @@ register_workers(OwnedRun *owned, int workers)
 	while (owned->crew.n < workers &&
 		   crew_register(&owned->crew, "epro_etl_worker_main", "epro_etl worker", name,
 						 UInt32GetDatum(dsm_segment_handle(owned->segment))));
-}
-
-/* When the statement at hand times out; 0: never. */
-static TimestampTz
-statement_deadline(void)
-{
-	return get_timeout_active(STATEMENT_TIMEOUT) ?
-		get_timeout_finish_time(STATEMENT_TIMEOUT) : 0;
 }
 
 static void

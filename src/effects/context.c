@@ -1,0 +1,257 @@
+/*
+ * context.c
+ *		What travels down a call tree: a deadline, and request values.
+ *
+ * A deadline is an instant, never a duration that starts anew.  Budgets nest:
+ * each is granted within the one around it, and the earliest of all is when
+ * the timer cancels what is going on, as statement_timeout would.  Which budget
+ * that was is found out where the cancel arrives: it is the outermost that has
+ * ended.  A cancel that somebody swallows on the way comes again.
+ *
+ * Request values are a transaction-local setting, so subtransactions, parallel
+ * workers and a run's workers have them without more ado.
+ *
+ * All of it is private to the process; the timer is one, and armed while there
+ * is a budget.
+ */
+#include "postgres.h"
+
+#include "effects/context.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/jsonb.h"
+#include "utils/timeout.h"
+#include "words/compat.h"
+#include "words/errors.h"
+
+/* how often a cancel comes again that was swallowed */
+#define AGAIN_MS 20
+
+static Budget *innermost = NULL;
+static TimeoutId timer = MAX_TIMEOUTS;
+static volatile sig_atomic_t canceled = false;
+
+static char *context_setting = NULL;
+
+static TimestampTz statement_deadline(void);
+static TimestampTz earliest(void);
+static void arm(void);
+static void on_timer(void);
+static bool check_context(char **value, void **extra, GucSource source);
+static Jsonb *parse_values(const char *text);
+
+/* When what is going on has to end, whoever says so; 0: never. */
+TimestampTz
+context_deadline(void)
+{
+	TimestampTz statement = statement_deadline();
+	TimestampTz budget = earliest();
+
+	if (statement == 0 || budget == 0)
+		return Max(statement, budget);
+	return Min(statement, budget);
+}
+
+/*
+ * Grants a budget, until budget_return(); the caller's frame must stay that
+ * long, also when an error passes through it.  A budget that is longer than
+ * the one around it changes nothing.
+ */
+void
+budget_grant(Budget *budget, TimestampTz until)
+{
+	budget->until = until;
+	budget->outer = innermost;
+	innermost = budget;
+	arm();
+}
+
+/* The innermost budget is over, or was not needed. */
+void
+budget_return(Budget *budget)
+{
+	Assert(innermost == budget);
+	innermost = budget->outer;
+	disable_timeout(timer, false);
+	/* a cancel that is on its way is for nobody any more */
+	if (canceled)
+		QueryCancelPending = false;
+	canceled = false;
+	arm();
+}
+
+/*
+ * Called where an error arrives that came from inside a budget, before anything
+ * is rolled back: was it the end of this budget?  Not if one around it has
+ * ended as well, or the statement's time: then it is theirs to say.
+ */
+bool
+budget_has_ended(const Budget *budget, const ErrorData *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz statement = statement_deadline();
+
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || now < budget->until ||
+		(statement != 0 && now >= statement))
+		return false;
+	for (const Budget *outer = budget->outer; outer != NULL; outer = outer->outer)
+	{
+		if (now >= outer->until)
+			return false;
+	}
+	return true;
+}
+
+/* At load: the setting that holds the request values. */
+void
+context_define(void)
+{
+	DefineCustomStringVariable("epro_etl.context",
+							   "Values of the request at hand; see context_set().",
+							   "They are written into the ledger of runs. No patient data belongs here.",
+							   &context_setting, "", PGC_USERSET,
+							   GUC_NOT_IN_SAMPLE, check_context, NULL, NULL);
+}
+
+/* Sets a value until the transaction's end; NULL takes it away. */
+void
+context_set(const char *key, const char *value)
+{
+	Jsonb	   *values = context_values();
+	JsonbParseState *state = NULL;
+	JsonbIterator *iterator;
+	JsonbValue	name;
+	JsonbValue	item;
+	Jsonb	   *result;
+
+	if (strlen(key) == 0 || strlen(key) > MOST_CONTEXT_KEY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the key of a request value has 1 to %d bytes", MOST_CONTEXT_KEY)));
+	if (value != NULL && strlen(value) > MOST_CONTEXT_VALUE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a request value has at most %d bytes", MOST_CONTEXT_VALUE),
+				 errhint("A request value names things: an identifier, an actor, a reason.")));
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (values != NULL)
+	{
+		iterator = JsonbIteratorInit(&values->root);
+		(void) JsonbIteratorNext(&iterator, &name, false);
+		while (JsonbIteratorNext(&iterator, &name, true) == WJB_KEY)
+		{
+			(void) JsonbIteratorNext(&iterator, &item, true);
+			if ((int) strlen(key) == name.val.string.len &&
+				memcmp(key, name.val.string.val, name.val.string.len) == 0)
+				continue;
+			pushJsonbValue(&state, WJB_KEY, &name);
+			pushJsonbValue(&state, WJB_VALUE, &item);
+		}
+	}
+	if (value != NULL)
+	{
+		name.type = item.type = jbvString;
+		name.val.string.val = unconstify(char *, key);
+		name.val.string.len = (int) strlen(key);
+		item.val.string.val = unconstify(char *, value);
+		item.val.string.len = (int) strlen(value);
+		pushJsonbValue(&state, WJB_KEY, &name);
+		pushJsonbValue(&state, WJB_VALUE, &item);
+	}
+	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	(void) set_config_option("epro_etl.context",
+							 JsonbToCString(NULL, &result->root, VARSIZE(result)),
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* A value, in the current memory context; NULL: it is not set. */
+char *
+context_get(const char *key)
+{
+	Jsonb	   *values = context_values();
+	JsonbValue *found = values ? getKeyJsonValueFromContainer(&values->root, key, strlen(key), NULL) : NULL;
+
+	return found && found->type == jbvString ? pnstrdup(found->val.string.val, found->val.string.len) : NULL;
+}
+
+/* All of them, in the current memory context; NULL: there are none. */
+Jsonb *
+context_values(void)
+{
+	return context_setting == NULL || context_setting[0] == '\0' ? NULL :
+		parse_values(context_setting);
+}
+
+/* When the statement at hand times out; 0: never. */
+static TimestampTz
+statement_deadline(void)
+{
+	return get_timeout_active(STATEMENT_TIMEOUT) ?
+		get_timeout_finish_time(STATEMENT_TIMEOUT) : 0;
+}
+
+static TimestampTz
+earliest(void)
+{
+	TimestampTz first = 0;
+
+	for (const Budget *budget = innermost; budget != NULL; budget = budget->outer)
+	{
+		if (first == 0 || budget->until < first)
+			first = budget->until;
+	}
+	return first;
+}
+
+static void
+arm(void)
+{
+	if (innermost == NULL)
+		return;
+	if (timer == MAX_TIMEOUTS)
+		timer = RegisterTimeout(USER_TIMEOUT, on_timer);
+	enable_timeout_every(timer, earliest(), AGAIN_MS);
+}
+
+/* In a signal handler: cancels the statement at hand, as a timeout does. */
+static void
+on_timer(void)
+{
+	/* if somebody else has canceled it, that is what it will be */
+	if (!QueryCancelPending)
+		canceled = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+/* A JSON object of bounded size: what context_set() writes. */
+static bool
+check_context(char **value, void **extra, GucSource source)
+{
+	if (*value == NULL || **value == '\0')
+		return true;
+	if (strlen(*value) > MOST_CONTEXT)
+	{
+		GUC_check_errdetail("Request values have %d bytes together, at most.", MOST_CONTEXT);
+		return false;
+	}
+	if (**value != '{' ||
+		pg_parse_json(epro_json_lexer(*value, strlen(*value), GetDatabaseEncoding()),
+					  &nullSemAction) != JSON_SUCCESS)
+	{
+		GUC_check_errdetail("It is a JSON object; see epro_etl.context_set().");
+		return false;
+	}
+	return true;
+}
+
+static Jsonb *
+parse_values(const char *text)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}

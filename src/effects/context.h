@@ -1,0 +1,41 @@
+/*
+ * context.h
+ *		What travels down a call tree: a deadline, and request values.
+ */
+#ifndef EPRO_ETL_CONTEXT_H
+#define EPRO_ETL_CONTEXT_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+/*
+ * One budget of the call tree at hand.  Lives on the stack of whoever grants
+ * it; the innermost is first.  Private to the process.
+ */
+typedef struct Budget
+{
+	TimestampTz until;
+	struct Budget *outer;
+} Budget;
+
+/* sizes of request values, in bytes; a context is a note, not a load */
+#define MOST_CONTEXT_KEY 63
+#define MOST_CONTEXT_VALUE 256
+#define MOST_CONTEXT 2048
+
+/* ---- deadline ---- */
+extern TimestampTz deadline_at(long milliseconds, int64 microseconds);
+extern TimestampTz context_deadline(void);
+extern void budget_grant(Budget *budget, TimestampTz until);
+extern void budget_return(Budget *budget);
+extern bool budget_has_ended(const Budget *budget, const ErrorData *error);
+
+/* ---- request values ---- */
+extern void context_define(void);
+extern void context_set(const char *key, const char *value);
+extern char *context_get(const char *key);
+extern Jsonb *context_values(void);
+
+#endif							/* EPRO_ETL_CONTEXT_H */
