@@ -639,6 +639,35 @@ sub starts_and_stops_meet
 	$one->try(q{SELECT epro_etl.stop_stream('mood')});
 	oracle_ok($look, 'start after a start that is rolled back');
 
+	# the same, and the second takes its time
+	foreach my $end ('COMMIT', 'ROLLBACK')
+	{
+		my $name = "start after a start that is rolled back, then $end";
+
+		restage($look, 1, 100);
+		$one->query(q{BEGIN; SELECT epro_etl.start_stream('mood')});
+		$two->query('BEGIN');
+		$two->send(q{SELECT epro_etl.start_stream('mood')});
+		ok(until_true($look, 'SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = \'Lock\' AND pid = ' . $two->backend), "$name: it waits");
+		$one->query('ROLLBACK');
+		$two->wait;
+		# time for the first one's leader to find that there is nothing to do
+		sleep(0.3);
+		is($look->query('SELECT count(*) FROM staging'), 100, "$name: not yet");
+		$two->query($end);
+		if ($end eq 'COMMIT')
+		{
+			ok(await_arrived($look, 100), "$name: it works");
+			stop_stream_ok($one, $name);
+		}
+		else
+		{
+			ok(until_true($look, q{SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type ~ '^epro_etl st'}, 0), "$name: no process is left");
+			is($look->query('SELECT count(*) FROM epro_etl.stream_status()'), 0, "$name: no entry is left");
+		}
+		oracle_ok($look, $name);
+	}
+
 	# a start that is terminated before it has started anything
 	restage($look, 1, 100);
 	start_stream($one, undef);
