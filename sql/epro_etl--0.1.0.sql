@@ -959,14 +959,14 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA epro_etl FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC;
 
 --
--- pg_dump keeps configuration, ledger, findings and quarantine
+-- pg_dump keeps configuration, ledger, findings and quarantine; not which streams
+-- are up: a copy of a database must not begin to write into its sinks by itself
 --
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');

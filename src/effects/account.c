@@ -217,6 +217,16 @@ account_requeued(int64 run_id, const char *pipeline, Datum *loaded_ids,
 	owner_end(&scope);
 }
 
+/*
+ * Can the ledger be written without a wait?  For a process on its way out,
+ * which nobody could interrupt.  Holds the lock until the transaction's end.
+ */
+bool
+account_can_write(void)
+{
+	return ConditionalLockRelationOid(own_relation("run_ledger"), RowExclusiveLock);
+}
+
 /* Writes how a run ended.  The first cause has been decided by the caller. */
 void
 account_close_run(int64 run_id, const char *status, int sqlstate,

@@ -283,6 +283,7 @@ extern void account_requeued(int64 run_id, const char *pipeline,
 extern void account_chunk(int64 run_id, int worker, const Counts *counts,
 						  const FindingList *findings,
 						  const FoundFor *found, int nfound);
+extern bool account_can_write(void);
 extern void account_close_run(int64 run_id, const char *status, int sqlstate,
 							  const char *message, int worker, int64 chunk,
 							  int64 remaining);

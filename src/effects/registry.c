@@ -3,8 +3,8 @@
  *		What all sessions of the server know of runs and streams.
  *
  * A small table in the server's main shared memory, whether or not the library
- * was preloaded: without preloading it takes some kilobytes of the slack that
- * the server leaves for that (as pg_prewarm's autoprewarm does); with
+ * was preloaded: without preloading it takes some 30 kB of the slack that the
+ * server leaves for that (as pg_prewarm's autoprewarm does); with
  * preloading the room is asked for.  Everything larger is in the dynamic
  * segments of runs and streams, whose handles are here.
  *
@@ -28,8 +28,6 @@
 /* how long a stream waits after failures in a row: doubling, up to a bound */
 #define FIRST_PAUSE_MS 500
 #define MOST_PAUSE_MS 60000
-/* a leader that has not come by then */
-#define NEVER_CAME_MS 60000
 /* who has run for this long has recovered */
 #define HEALTHY_MS 60000
 
@@ -112,18 +110,19 @@ registry_list(uint32 *handles, int room)
 
 /*
  * Takes an entry for a stream that is to be started: its number, or -1 when
- * there is no room.  fresh: nobody else has started it.  If somebody has, its
- * leader will not leave before it has seen what the starter has written.
+ * there is no room.  fresh: nobody else has started it; was_down: it had an
+ * entry all the same.  If somebody has, its leader will not leave before it
+ * has seen what the starter has written.
  */
 int
 registry_stream_enter(Oid database, int64 pipeline_id, Oid login, Oid role,
-					  TransactionId starter, bool *fresh)
+					  TransactionId starter, bool *fresh, bool *was_down)
 {
 	int			found = -1;
 	StreamEntry *stream;
 
 	registry_attach();
-	*fresh = false;
+	*fresh = *was_down = false;
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MOST_STREAMS; i++)
 	{
@@ -139,17 +138,17 @@ registry_stream_enter(Oid database, int64 pipeline_id, Oid login, Oid role,
 	if (found >= 0)
 	{
 		stream = &registry->streams[found];
-		/* a leader that was asked for and has not come in a minute never will */
-		*fresh = stream->database == InvalidOid || stream->state == STREAM_DOWN ||
-			(stream->state == STREAM_STARTING && stream->leader == NULL &&
-			 TimestampDifferenceExceeds(stream->since, GetCurrentTimestamp(), NEVER_CAME_MS));
+		*was_down = stream->database != InvalidOid &&
+			(stream->state == STREAM_DOWN || stream_never_came(stream));
+		*fresh = stream->database == InvalidOid || *was_down;
 		if (stream->database == InvalidOid)
 		{
 			/* woken_at is initialized; the rest begins anew */
 			memset(stream, 0, offsetof(StreamEntry, woken_at));
 			pg_atomic_write_u64(&stream->woken_at, 0);
 		}
-		stream->starter = starter;
+		if (TransactionIdIsValid(starter) || *fresh)
+			stream->starter = starter;
 		if (*fresh)
 		{
 			stream->database = database;
@@ -286,6 +285,31 @@ registry_stream_down(int entry)
 	tell_change();
 }
 
+/* A leader that was asked for and has not come in a minute never will. */
+bool
+stream_never_came(const StreamEntry *stream)
+{
+	return stream->state == STREAM_STARTING && stream->leader == NULL &&
+		TimestampDifferenceExceeds(stream->since, GetCurrentTimestamp(), NEVER_CAME_MS);
+}
+
+/* Frees the entry of a stream that is down, if it still is; true if it was. */
+bool
+registry_stream_forget(int entry, int64 pipeline_id)
+{
+	StreamEntry *stream = &registry->streams[entry];
+	bool		forgotten;
+
+	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
+	forgotten = stream->database != InvalidOid && stream->pipeline_id == pipeline_id &&
+		stream->state == STREAM_DOWN;
+	if (forgotten)
+		stream->database = InvalidOid;
+	LWLockRelease(&registry->lock);
+	tell_change();
+	return forgotten;
+}
+
 /* One that is down is about to be started; false when it is not down. */
 bool
 registry_stream_take(int entry)
@@ -294,7 +318,8 @@ registry_stream_take(int entry)
 	bool		taken;
 
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
-	taken = stream->database != InvalidOid && stream->state == STREAM_DOWN;
+	taken = stream->database != InvalidOid &&
+		(stream->state == STREAM_DOWN || stream_never_came(stream));
 	if (taken)
 	{
 		stream->stop = STOP_NONE;
@@ -329,7 +354,7 @@ registry_stream_retire(int entry, TransactionId waited)
 	TransactionId later = InvalidTransactionId;
 
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
-	if (stream->starter != waited &&
+	if (TransactionIdIsValid(stream->starter) && stream->starter != waited &&
 		!(stream->stop != STOP_NONE && stream->starter == stream->stopped))
 	{
 		later = stream->starter;
@@ -397,7 +422,10 @@ registry_woken(int entry)
 	return (TimestampTz) pg_atomic_exchange_u64(&registry->streams[entry].woken_at, 0);
 }
 
-/* Waits until some stream's state may have changed.  The  caller ends its waiting with ConditionVariableCancelSleep(). */
+/*
+ * Waits until some stream's state may have changed.  The caller ends its waiting
+ * with ConditionVariableCancelSleep().
+ */
 void
 registry_wait(long timeout_ms)
 {
@@ -444,7 +472,10 @@ request_room(void)
 	RequestAddinShmemSpace(sizeof(Registry));
 }
 
-/* Finds or makes the table; every function here does so by itself. */
+/*
+ * Finds or makes the table.  Functions that a stream's own processes call with
+ * an entry rely on its having been found before.
+ */
 void
 registry_attach(void)
 {

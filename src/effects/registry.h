@@ -15,6 +15,8 @@
 #define MOST_RUNS 64
 /* streams of a server */
 #define MOST_STREAMS 64
+/* a leader that has not come by then */
+#define NEVER_CAME_MS 60000
 /* length of what is told of a stream's last failure; a diagnostic, not data */
 #define MOST_NOTE 256
 
@@ -73,7 +75,8 @@ extern void registry_leave(uint32 handle);
 extern int	registry_list(uint32 *handles, int room);
 
 extern int	registry_stream_enter(Oid database, int64 pipeline_id, Oid login,
-								  Oid role, TransactionId starter, bool *fresh);
+								  Oid role, TransactionId starter, bool *fresh,
+								  bool *was_down);
 extern int	registry_stream_find(Oid database, int64 pipeline_id,
 								 StreamEntry *copy);
 extern int	registry_stream_list(StreamEntry *copies);
@@ -85,6 +88,8 @@ extern void registry_stream_failed(int entry, int sqlstate, const char *note);
 extern void registry_stream_down(int entry);
 extern bool registry_stream_take(int entry);
 extern void registry_stream_leave(int entry);
+extern bool registry_stream_forget(int entry, int64 pipeline_id);
+extern bool stream_never_came(const StreamEntry *stream);
 extern TransactionId registry_stream_retire(int entry, TransactionId waited);
 extern void registry_stream_stop(int entry, StreamStop stop);
 extern void registry_stream_go_on(int entry);

@@ -16,12 +16,20 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "utils/timestamp.h"
 #include "words/compat.h"
 
 /* how long to wait for streams to end before the command may fail */
 #define WAIT_MS 10000
+
+/* The streams that were told to stop. */
+typedef struct Stopped
+{
+	StreamEntry *streams;
+	int			n;
+} Stopped;
 
 static ProcessUtility_hook_type previous_utility = NULL;
 
@@ -33,9 +41,9 @@ static void run_utility(PlannedStmt *statement, const char *text, bool read_only
 						ProcessUtilityContext context, ParamListInfo params,
 						QueryEnvironment *environment, DestReceiver *destination,
 						QueryCompletion *completion);
-static int	stop_streams(Oid database, StreamEntry *stopped);
+static void stop_streams(Oid database, Stopped *stopped);
 static bool any_stream(Oid database);
-static void bring_back(const StreamEntry *stopped, int n);
+static void bring_back(int code, Datum arg);
 
 /* At load. */
 void
@@ -52,8 +60,7 @@ watch_utility(PlannedStmt *statement, const char *text, bool read_only,
 			  QueryCompletion *completion)
 {
 	Oid			database = InvalidOid;
-	StreamEntry *stopped;
-	volatile int n = 0;
+	Stopped    *stopped;
 
 	if (IsA(statement->utilityStmt, DropdbStmt))
 		database = get_database_oid(castNode(DropdbStmt, statement->utilityStmt)->dbname, true);
@@ -65,20 +72,15 @@ watch_utility(PlannedStmt *statement, const char *text, bool read_only,
 		return;
 	}
 
-	stopped = palloc(sizeof(StreamEntry) * MOST_STREAMS);
-	PG_TRY();
+	stopped = palloc0(sizeof(Stopped));
+	stopped->streams = palloc(sizeof(StreamEntry) * MOST_STREAMS);
+	PG_ENSURE_ERROR_CLEANUP(bring_back, PointerGetDatum(stopped));
 	{
-		n = stop_streams(database, stopped);
+		stop_streams(database, stopped);
 		run_utility(statement, text, read_only, context, params, environment,
 					destination, completion);
 	}
-	PG_CATCH();
-	{
-		ConditionVariableCancelSleep();
-		bring_back(stopped, n);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(bring_back, PointerGetDatum(stopped));
 }
 
 static void
@@ -92,33 +94,29 @@ run_utility(PlannedStmt *statement, const char *text, bool read_only,
 	next(statement, text, read_only, context, params, environment, destination, completion);
 }
 
-/* Tells the database's streams to stop at once, and waits; which they were. */
-static int
-stop_streams(Oid database, StreamEntry *stopped)
+/* Tells the database's streams to stop at once, notes which, and waits. */
+static void
+stop_streams(Oid database, Stopped *stopped)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WAIT_MS);
 	StreamEntry *streams = palloc(sizeof(StreamEntry) * MOST_STREAMS);
 	int			room = registry_stream_list(streams);
-	int			n = 0;
 
 	for (int i = 0; i < room; i++)
 	{
 		if (streams[i].database != database)
 			continue;
-		stopped[n++] = streams[i];
-		if (streams[i].state == STREAM_DOWN)
-			registry_stream_leave(i);
-		else
+		stopped->streams[stopped->n++] = streams[i];
+		if (!registry_stream_forget(i, streams[i].pipeline_id))
 			registry_stream_stop(i, STOP_NOW);
 	}
-	while (n > 0 && any_stream(database) && GetCurrentTimestamp() < until)
+	while (stopped->n > 0 && any_stream(database) && GetCurrentTimestamp() < until)
 	{
 		CHECK_FOR_INTERRUPTS();
 		registry_wait(100);
 	}
 	ConditionVariableCancelSleep();
 	pfree(streams);
-	return n;
 }
 
 static bool
@@ -136,14 +134,19 @@ any_stream(Oid database)
 
 /* The database is still there: its streams are down, and may be started. */
 static void
-bring_back(const StreamEntry *stopped, int n)
+bring_back(int code, Datum arg)
 {
-	for (int i = 0; i < n; i++)
+	Stopped    *stopped = (Stopped *) DatumGetPointer(arg);
+
+	ConditionVariableCancelSleep();
+	for (int i = 0; i < stopped->n; i++)
 	{
+		StreamEntry *stream = &stopped->streams[i];
 		bool		fresh;
-		int			entry = registry_stream_enter(stopped[i].database, stopped[i].pipeline_id,
-												  stopped[i].login, stopped[i].role,
-												  InvalidTransactionId, &fresh);
+		bool		was_down;
+		int			entry = registry_stream_enter(stream->database, stream->pipeline_id,
+												  stream->login, stream->role,
+												  InvalidTransactionId, &fresh, &was_down);
 
 		if (entry >= 0 && fresh)
 			registry_stream_down(entry);

@@ -69,20 +69,18 @@ list_streams(ReturnSetInfo *rsinfo)
 
 	for (int i = 0; i < n; i++)
 	{
-		dsm_segment *segment = NULL;
+		dsm_segment *segment;
+		bool		mapped;
 		StreamShared *shared;
 
-		if (streams[i].database != MyDatabaseId || streams[i].handle == 0)
+		if (streams[i].database != MyDatabaseId ||
+			(shared = stream_map(streams[i].handle, &segment, &mapped)) == NULL)
 			continue;
-		segment = dsm_attach(streams[i].handle);
-		if (segment == NULL)
-			continue;
-		shared = dsm_segment_address(segment);
-		for (int w = 0; shared->magic == STREAM_MAGIC &&
-			 w < (int) pg_atomic_read_u32(&shared->registered); w++)
+		for (int w = 0; w < (int) pg_atomic_read_u32(&shared->registered); w++)
 			list_worker(rsinfo, shared->run_id, shared->pipeline, w + 1, &shared->workers[w],
 						0, stage_name[shared->groups[stream_group_of(shared, w)].named]);
-		dsm_detach(segment);
+		if (!mapped)
+			dsm_detach(segment);
 	}
 }
 

@@ -43,11 +43,12 @@ static bool forget_stream(int64 pipeline_id);
 static int64 find_pipeline(const char *name);
 static void wait_for_end(int64 pipeline_id, TimestampTz until);
 static void look_for_end(int64 pipeline_id, TimestampTz until);
-static void take_wish_back(int code, Datum pipeline_id);
-static void give_entry_back(int code, Datum entry);
+static void take_wish_back(int code, Datum arg);
+static void give_entry_back(int code, Datum arg);
 static bool ask_to_stop(int64 pipeline_id, StreamStop stop);
-static void refuse_own_lock(uint32 handle);
-static StreamShared *map_stream(uint32 handle, dsm_segment **segment, bool *mapped);
+static void refuse_own_lock(const StreamEntry *stream);
+static void refuse_restricted(void);
+static Oid	login_role(void);
 static void wake_at_commit(XactEvent event, void *arg);
 
 /* pipeline_source(pipeline): whose commits wake its stream. */
@@ -75,9 +76,12 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 	int64		pipeline_id;
 	int			entry;
 	bool		fresh;
+	bool		was_down;
+	int			give_back;
 
 	PreventCommandDuringRecovery("epro_etl.start_stream()");
 	PreventCommandIfReadOnly("epro_etl.start_stream()");
+	refuse_restricted();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -95,23 +99,25 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a stream cannot read a temporary table"),
 				 errhint("Its processes are sessions of their own.")));
-	if (!session_user_may_connect())
+	if (!role_may_connect(login_role()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("the processes of a stream log in as the session user, who may not"),
+				 errmsg("the processes of a stream log in as role \"%s\", who may not",
+						GetUserNameFromId(login_role(), false)),
 				 errhint("The role needs LOGIN, and CONNECT on the database.")));
 	(void) pipeline_load(pipeline_id, pipeline_versions(pipeline_id));
 
 	/* the row's lock brings this into order with other starts and stops */
 	write_stream(pipeline_id, stages, queue_size);
-	entry = registry_stream_enter(MyDatabaseId, pipeline_id, GetSessionUserId(),
-								  GetUserId(), GetTopTransactionId(), &fresh);
+	entry = registry_stream_enter(MyDatabaseId, pipeline_id, login_role(), GetUserId(),
+								  GetTopTransactionId(), &fresh, &was_down);
 	if (entry < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("the server has %d streams already", MOST_STREAMS)));
 	/* also when the session is terminated while it waits for a lock */
-	PG_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
+	give_back = !fresh ? -1 : was_down ? entry + MOST_STREAMS : entry;
+	PG_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(give_back));
 	{
 		if (fresh)
 			write_roles(pipeline_id);
@@ -121,7 +127,7 @@ epro_etl_launch_stream(PG_FUNCTION_ARGS)
 					 errmsg("no background worker is free for the stream"),
 					 errhint("Raise max_worker_processes.")));
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(fresh ? entry : -1));
+	PG_END_ENSURE_ERROR_CLEANUP(give_entry_back, Int32GetDatum(give_back));
 	PG_RETURN_BOOL(fresh);
 }
 
@@ -141,6 +147,7 @@ epro_etl_stop_stream(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("epro_etl.stop_stream()");
 	PreventCommandIfReadOnly("epro_etl.stop_stream()");
+	refuse_restricted();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -237,7 +244,7 @@ write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
 	Oid			types[] = {INT8OID, JSONBOID, INT4OID, OIDOID, OIDOID};
 	Datum		values[] = {
 		Int64GetDatum(pipeline_id), JsonbPGetDatum(stages), Int32GetDatum(queue_size),
-		ObjectIdGetDatum(GetSessionUserId()), ObjectIdGetDatum(GetUserId())
+		ObjectIdGetDatum(login_role()), ObjectIdGetDatum(GetUserId())
 	};
 	char		nulls[] = {' ', stages ? ' ' : 'n', queue_size ? ' ' : 'n', ' ', ' ', '\0'};
 	OwnerScope	scope;
@@ -254,6 +261,26 @@ write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
 	role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	owner_end(&scope);
 	check_rights(role);
+}
+
+/*
+ * Maintenance runs functions of tables' owners, as these, in sessions of
+ * others, who must not be the ones that a stream logs in as.
+ */
+static void
+refuse_restricted(void)
+{
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a stream cannot be started or stopped within a security-restricted operation")));
+}
+
+/* As whom a stream logs in: a function's owner, inside one that changes users. */
+static Oid
+login_role(void)
+{
+	return InLocalUserIdChange() ? GetUserId() : GetSessionUserId();
 }
 
 /* A stream is for the role that it acts as, and its members, to start and stop. */
@@ -273,7 +300,7 @@ write_roles(int64 pipeline_id)
 {
 	Oid			types[] = {INT8OID, OIDOID, OIDOID};
 	Datum		values[] = {
-		Int64GetDatum(pipeline_id), ObjectIdGetDatum(GetSessionUserId()),
+		Int64GetDatum(pipeline_id), ObjectIdGetDatum(login_role()),
 		ObjectIdGetDatum(GetUserId())
 	};
 	OwnerScope	scope;
@@ -345,11 +372,8 @@ ask_to_stop(int64 pipeline_id, StreamStop stop)
 	if (entry < 0)
 		return false;
 	check_rights(stream.role);
-	if (stream.state == STREAM_DOWN)
-	{
-		registry_stream_leave(entry);
+	if (stream.state == STREAM_DOWN && registry_stream_forget(entry, pipeline_id))
 		return false;
-	}
 	registry_stream_stop(entry, stop);
 	return true;
 }
@@ -361,32 +385,39 @@ ask_to_stop(int64 pipeline_id, StreamStop stop)
 static void
 wait_for_end(int64 pipeline_id, TimestampTz until)
 {
-	PG_ENSURE_ERROR_CLEANUP(take_wish_back, Int64GetDatum(pipeline_id));
+	PG_ENSURE_ERROR_CLEANUP(take_wish_back, PointerGetDatum(&pipeline_id));
 	{
 		look_for_end(pipeline_id, until);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(take_wish_back, Int64GetDatum(pipeline_id));
+	PG_END_ENSURE_ERROR_CLEANUP(take_wish_back, PointerGetDatum(&pipeline_id));
 	ConditionVariableCancelSleep();
 }
 
 static void
-take_wish_back(int code, Datum pipeline_id)
+take_wish_back(int code, Datum arg)
 {
 	StreamEntry stream;
 	int			entry;
 
 	ConditionVariableCancelSleep();
-	entry = registry_stream_find(MyDatabaseId, DatumGetInt64(pipeline_id), &stream);
+	entry = registry_stream_find(MyDatabaseId, *(int64 *) DatumGetPointer(arg), &stream);
 	if (entry >= 0)
 		registry_stream_go_on(entry);
 }
 
-/* The stream is not started after all; -1: it was not ours to start. */
+/*
+ * The stream is not started after all.  -1: it was not ours to start; from
+ * MOST_STREAMS on: it was down before, and is again.
+ */
 static void
-give_entry_back(int code, Datum entry)
+give_entry_back(int code, Datum arg)
 {
-	if (DatumGetInt32(entry) >= 0)
-		registry_stream_leave(DatumGetInt32(entry));
+	int			entry = DatumGetInt32(arg);
+
+	if (entry >= MOST_STREAMS)
+		registry_stream_down(entry - MOST_STREAMS);
+	else if (entry >= 0)
+		registry_stream_leave(entry);
 }
 
 static void
@@ -402,7 +433,7 @@ look_for_end(int64 pipeline_id, TimestampTz until)
 
 		CHECK_FOR_INTERRUPTS();
 		if (stream.state == STREAM_DOWN)
-			registry_stream_leave(entry);
+			(void) registry_stream_forget(entry, pipeline_id);
 		else if (until != 0 && now >= until)
 		{
 			registry_stream_stop(entry, STOP_NOW);
@@ -410,7 +441,7 @@ look_for_end(int64 pipeline_id, TimestampTz until)
 		}
 		if (now >= look_at_locks)
 		{
-			refuse_own_lock(stream.handle);
+			refuse_own_lock(&stream);
 			look_at_locks = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
 		}
 		registry_wait(TimestampDifferenceMilliseconds(now, until == 0 ? look_at_locks :
@@ -418,14 +449,14 @@ look_for_end(int64 pipeline_id, TimestampTz until)
 	}
 }
 
-/* No detector sees that a worker of the stream waits for us, who wait for it. */
+/* No detector sees that a process of the stream waits for us, who wait for it. */
 static void
-refuse_own_lock(uint32 handle)
+refuse_own_lock(const StreamEntry *stream)
 {
 	dsm_segment *segment;
 	bool		mapped;
-	StreamShared *shared = map_stream(handle, &segment, &mapped);
-	bool		ours = false;
+	StreamShared *shared = stream_map(stream->handle, &segment, &mapped);
+	bool		ours = stream->pid != 0 && waits_for_us(stream->pid);
 
 	for (int i = 0; shared != NULL && i < shared->nworkers && !ours; i++)
 	{
@@ -438,7 +469,7 @@ refuse_own_lock(uint32 handle)
 	if (ours)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
-				 errmsg("a worker of the stream waits for a lock that the calling session holds"),
+				 errmsg("a process of the stream waits for a lock that the calling session holds"),
 				 errhint("Commit before stopping the stream.")));
 }
 
@@ -470,7 +501,7 @@ epro_etl_stream_status(PG_FUNCTION_ARGS)
 		if (stream->database != MyDatabaseId)
 			continue;
 		memset(nulls, false, sizeof(nulls));
-		shared = map_stream(stream->handle, &segment, &mapped);
+		shared = stream_map(stream->handle, &segment, &mapped);
 		values[0] = Int64GetDatum(stream->pipeline_id);
 		values[1] = CStringGetTextDatum(names[stream->state]);
 		values[2] = TimestampTzGetDatum(stream->since);
@@ -530,7 +561,7 @@ epro_etl_channel_status(PG_FUNCTION_ARGS)
 		StreamShared *shared;
 
 		if (streams[i].database != MyDatabaseId ||
-			(shared = map_stream(streams[i].handle, &segment, &mapped)) == NULL)
+			(shared = stream_map(streams[i].handle, &segment, &mapped)) == NULL)
 			continue;
 		for (int g = 0; g < shared->ngroups; g++)
 		{
@@ -557,26 +588,6 @@ epro_etl_channel_status(PG_FUNCTION_ARGS)
 			dsm_detach(segment);
 	}
 	return (Datum) 0;
-}
-
-/* A stream's segment, for a look; NULL when it has just gone. */
-static StreamShared *
-map_stream(uint32 handle, dsm_segment **segment, bool *mapped)
-{
-	StreamShared *shared;
-
-	*segment = handle != 0 ? dsm_find_mapping(handle) : NULL;
-	*mapped = *segment != NULL;
-	if (*segment == NULL && handle != 0)
-		*segment = dsm_attach(handle);
-	if (*segment == NULL)
-		return NULL;
-	shared = dsm_segment_address(*segment);
-	if (shared->magic == STREAM_MAGIC && shared->database == MyDatabaseId)
-		return shared;
-	if (!*mapped)
-		dsm_detach(*segment);
-	return NULL;
 }
 
 /* The sources that the transaction at hand has written to; a few, mostly one. */

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "processes/processes.h"
@@ -63,7 +64,7 @@ crew_register(Crew *crew, const char *function, const char *type,
 	strlcpy(worker.bgw_library_name, "epro_etl", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
 	strlcpy(worker.bgw_type, type, BGW_MAXLEN);
-	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
+	memcpy(worker.bgw_name, name, pg_mbcliplen(name, strlen(name), BGW_MAXLEN - 1));
 	worker.bgw_main_arg = argument;
 	worker.bgw_notify_pid = MyProcPid;
 

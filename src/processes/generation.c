@@ -63,6 +63,8 @@ static bool drain(void);
 static bool plan_changed(bool *wanted);
 static bool same_plan(const StreamPlan *a, const StreamPlan *b);
 static void look_at_workers(TimestampTz now);
+static int	count_ended(void);
+static void raise_lost(void);
 static void raise_cause(void);
 static StreamStop stop_wish(void);
 static void wait_until(TimestampTz until);
@@ -136,10 +138,13 @@ generation_abandon(void)
 {
 	Cause		cause = {0};
 
-	if (current.shared == NULL)
+	if (current.shared == NULL && current.run_id == 0)
 		return;
-	end_workers(OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN, "the leader of the stream was terminated");
-	cause_read(&current.shared->cause, &cause);
+	cause.sqlstate = ERRCODE_ADMIN_SHUTDOWN;
+	strlcpy(cause.message, "the leader of the stream was terminated", sizeof(cause.message));
+	end_workers(OUTCOME_FAILED, cause.sqlstate, cause.message);
+	if (current.shared != NULL && cause_outcome(&current.shared->cause) == OUTCOME_FAILED)
+		cause_read(&current.shared->cause, &cause);
 	close_ledger(outcome_name(OUTCOME_FAILED), &cause);
 	let_go();
 }
@@ -197,7 +202,7 @@ static void
 register_workers(void)
 {
 	StreamShared *shared = current.shared;
-	char		name[BGW_MAXLEN];
+	char		name[BGW_MAXLEN + NAMEDATALEN];
 
 	crew_init(&current.crew, shared->nworkers);
 	do
@@ -281,6 +286,8 @@ lead(void)
 static bool
 drain(void)
 {
+	bool		missed = false;
+
 	registry_stream_state(current.entry, STREAM_DRAINING);
 	channel_detach(&current.out);
 	while (!crew_all_ended(&current.crew))
@@ -289,6 +296,13 @@ drain(void)
 		raise_cause();
 		if (stop_wish() == STOP_NOW)
 			return false;
+		/* one that never came will not close what it was to send on */
+		if (count_ended() > (int) pg_atomic_read_u32(&current.shared->finished))
+		{
+			if (missed)
+				raise_lost();
+			missed = true;
+		}
 		reader_collect(current.reader);
 		wait_until(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AT_WORKERS_MS));
 	}
@@ -308,10 +322,14 @@ plan_changed(bool *wanted)
 	session_begin();
 	MemoryContextSwitchTo(memory);
 	*wanted = pipeline_stream(current.plan->pipeline_id, &plan);
+	if (*wanted)
+		leader_check_role(&plan);
 	changed = !*wanted || !same_plan(&plan, current.plan);
 	session_commit();
 	MemoryContextSwitchTo(current.memory);
 	MemoryContextDelete(memory);
+	/* a wait for a lock takes the latch's news, and keeps them */
+	SetLatch(MyLatch);
 	return changed;
 }
 
@@ -328,16 +346,28 @@ same_plan(const StreamPlan *a, const StreamPlan *b)
 static void
 look_at_workers(TimestampTz now)
 {
-	int			ended = 0;
-	int			pid;
-
 	if (now < current.look_at_workers)
 		return;
 	current.look_at_workers = TimestampTzPlusMilliseconds(now, LOOK_AT_WORKERS_MS);
+	if (count_ended() > 0)
+		raise_lost();
+}
+
+static int
+count_ended(void)
+{
+	int			ended = 0;
+	int			pid;
+
 	for (int i = 0; i < current.crew.n; i++)
 		ended += !crew_lives(&current.crew, i, &pid);
-	if (ended == 0)
-		return;
+	return ended;
+}
+
+/* What it told, if it did. */
+static void
+raise_lost(void)
+{
 	raise_cause();
 	ereport(ERROR,
 			(errcode(ERRCODE_EPRO_WORKER_LOST),
@@ -400,13 +430,16 @@ close_ledger(const char *status, const Cause *cause)
 	PG_TRY();
 	{
 		session_begin();
-		account_close_run(current.run_id, status, cause ? cause->sqlstate : 0,
-						  cause ? cause->message : NULL, cause ? cause->worker : 0,
-						  cause ? cause->chunk : 0, -1);
+		if (!proc_exit_inprogress || account_can_write())
+			account_close_run(current.run_id, status, cause ? cause->sqlstate : 0,
+							  cause ? cause->message : NULL, cause ? cause->worker : 0,
+							  cause ? cause->chunk : 0, -1);
 		session_commit();
 	}
 	PG_CATCH();
 	{
+		/* raising an error has let go of what was held */
+		HOLD_CANCEL_INTERRUPTS();
 		MemoryContextSwitchTo(TopMemoryContext);
 		FreeErrorData(session_take_error());
 	}

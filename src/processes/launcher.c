@@ -39,6 +39,9 @@
 /* seconds after which the server starts a launcher that has died */
 #define RESTART_S 5
 
+/* how long a starter may take for its database */
+#define STARTER_MS 10000
+
 /* how long to wait for a place for a background worker */
 #define NO_PLACE_MS 5000
 
@@ -116,6 +119,7 @@ send_starters(void)
 	foreach(cell, databases)
 	{
 		Crew		crew;
+		TimestampTz began;
 
 		crew_init(&crew, 1);
 		while (!crew_register(&crew, "epro_etl_starter_main", "epro_etl starter", "epro_etl starter",
@@ -126,9 +130,14 @@ send_starters(void)
 			ResetLatch(MyLatch);
 			CHECK_FOR_INTERRUPTS();
 		}
+		began = GetCurrentTimestamp();
 		while (!crew_all_ended(&crew))
 		{
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1, PG_WAIT_EXTENSION);
+			/* one that waits for a lock must not hold up the other databases */
+			if (TimestampDifferenceExceeds(began, GetCurrentTimestamp(), STARTER_MS))
+				(void) crew_end(&crew);
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 STARTER_MS, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 			CHECK_FOR_INTERRUPTS();
 		}
@@ -181,14 +190,19 @@ start_what_is_down(void)
 	{
 		TimestampTz when = Max(streams[i].not_before, now);
 
-		if (streams[i].database == InvalidOid || streams[i].state != STREAM_DOWN)
+		if (streams[i].database == InvalidOid)
 			continue;
-		if (!database_exists(streams[i].database))
+		if (streams[i].state == STREAM_STARTING && streams[i].leader == NULL &&
+			!stream_never_came(&streams[i]))
+			when = TimestampTzPlusMilliseconds(streams[i].since, NEVER_CAME_MS);
+		else if (streams[i].state != STREAM_DOWN && !stream_never_came(&streams[i]))
+			continue;
+		else if (!database_exists(streams[i].database))
 		{
-			registry_stream_leave(i);
+			(void) registry_stream_forget(i, streams[i].pipeline_id);
 			continue;
 		}
-		if (now >= streams[i].not_before && registry_stream_take(i))
+		if (now >= when && registry_stream_take(i))
 		{
 			char		name[32];
 
@@ -233,10 +247,13 @@ enter_streams(void)
 	schema = get_namespace_oid("epro_etl", true);
 	relid = OidIsValid(schema) ? get_relname_relid("stream", schema) : InvalidOid;
 	if (OidIsValid(extension) && OidIsValid(relid) &&
-		getExtensionOfObject(RelationRelationId, relid) == extension)
+		getExtensionOfObject(RelationRelationId, relid) == extension &&
+		get_rel_relkind(relid) == RELKIND_RELATION)
 	{
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
+		OwnerScope	scope;
+
+		/* as its owner, who may be less than we are */
+		owner_begin(&scope);
 		if (SPI_execute("SELECT pipeline_id, login::pg_catalog.oid, role::pg_catalog.oid FROM epro_etl.stream",
 						true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not read the streams");
@@ -246,16 +263,17 @@ enter_streams(void)
 			TupleDesc	shape = SPI_tuptable->tupdesc;
 			bool		isnull;
 			bool		fresh;
+			bool		was_down;
 			int			entry = registry_stream_enter(MyDatabaseId,
 													  DatumGetInt64(SPI_getbinval(row, shape, 1, &isnull)),
 													  DatumGetObjectId(SPI_getbinval(row, shape, 2, &isnull)),
 													  DatumGetObjectId(SPI_getbinval(row, shape, 3, &isnull)),
-													  InvalidTransactionId, &fresh);
+													  InvalidTransactionId, &fresh, &was_down);
 
 			if (entry >= 0 && fresh)
 				registry_stream_down(entry);
 		}
-		SPI_finish();
+		owner_end(&scope);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();

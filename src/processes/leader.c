@@ -36,9 +36,9 @@ static int	entry = -1;
 static bool lead_on(int64 pipeline_id, MemoryContext memory);
 static void wait_for(TransactionId starter);
 static bool read_plan(int64 pipeline_id, StreamPlan *plan, bool *wanted);
-static void check_role(const StreamPlan *plan);
 static bool pause_before_next(void);
-static void leave_at_exit(int code, Datum arg);
+static void abandon_at_exit(int code, Datum arg);
+static void go_down_at_exit(int code, Datum arg);
 
 /*
  * Registers the leader of a stream, as its entry in the registry has it; it
@@ -49,7 +49,6 @@ bool
 leader_register(int number, const char *pipeline)
 {
 	BackgroundWorker worker = {0};
-	BackgroundWorkerHandle *handle;
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -59,7 +58,7 @@ leader_register(int number, const char *pipeline)
 	strlcpy(worker.bgw_type, "epro_etl stream", BGW_MAXLEN);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "epro_etl stream of pipeline %s", pipeline);
 	worker.bgw_main_arg = Int32GetDatum(number);
-	return RegisterDynamicBackgroundWorker(&worker, &handle);
+	return RegisterDynamicBackgroundWorker(&worker, NULL);
 }
 
 /* Entry point of a leader; the argument is the stream's entry in the registry. */
@@ -75,9 +74,12 @@ epro_etl_stream_main(Datum arg)
 	if (stream.database == InvalidOid)
 		proc_exit(0);
 	entry = DatumGetInt32(arg);
-	before_shmem_exit(leave_at_exit, (Datum) 0);
+	/* the later one is called first; if it fails, the other is called still */
+	before_shmem_exit(go_down_at_exit, (Datum) 0);
+	before_shmem_exit(abandon_at_exit, (Datum) 0);
 	registry_stream_lead(entry, InvalidOid);
-	session_connect(stream.database, stream.login, stream.role, 0, NULL);
+	session_connect(stream.database, stream.login, stream.role,
+					stream_security(stream.login, stream.role), NULL);
 	memory = AllocSetContextCreate(TopMemoryContext, "epro_etl stream", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(memory);
 
@@ -158,7 +160,7 @@ read_plan(int64 pipeline_id, StreamPlan *plan, bool *wanted)
 		*wanted = OidIsValid(get_namespace_oid("epro_etl", true)) &&
 			pipeline_stream(pipeline_id, plan);
 		if (*wanted)
-			check_role(plan);
+			leader_check_role(plan);
 		session_commit();
 		read = true;
 	}
@@ -183,8 +185,8 @@ read_plan(int64 pipeline_id, StreamPlan *plan, bool *wanted)
 }
 
 /* Who may not become the role any more must not act as it for ever. */
-static void
-check_role(const StreamPlan *plan)
+void
+leader_check_role(const StreamPlan *plan)
 {
 	if (!epro_may_become(plan->login, plan->role))
 		ereport(ERROR,
@@ -219,13 +221,20 @@ pause_before_next(void)
 	}
 }
 
-/* On the way out without having been told to stop. */
+/* On the way out without having been told to stop: first ends the workers, */
 static void
-leave_at_exit(int code, Datum arg)
+abandon_at_exit(int code, Datum arg)
+{
+	if (entry >= 0)
+		generation_abandon();
+}
+
+/* then leaves word that there is no leader. */
+static void
+go_down_at_exit(int code, Datum arg)
 {
 	if (entry < 0)
 		return;
-	generation_abandon();
 	registry_stream_failed(entry, ERRCODE_ADMIN_SHUTDOWN, "the leader of the stream was terminated");
 	registry_stream_down(entry);
 }

@@ -144,7 +144,7 @@ extern void crew_forget(Crew *crew);
 extern bool waits_for_us(int pid);
 
 /* ---- session.c: a worker's session and its transactions ---- */
-extern bool session_user_may_connect(void);
+extern bool role_may_connect(Oid role);
 extern void session_open(const char *what);
 extern void session_connect(Oid database, Oid login, Oid role,
 							int security_context, char *settings);

@@ -48,6 +48,7 @@ typedef struct Known
 	Address		address;		/* the key; padding is zero */
 	int32		place;			/* -1: held */
 	bool		probe;			/* was held, and is tried again */
+	uint32		round;			/* of probes, in which it was tried last */
 	TimestampTz committed_at;
 } Known;
 
@@ -60,6 +61,7 @@ struct Reader
 	Peek	   *peek;
 	HTAB	   *known;
 	int64		nheld;
+	uint32		round;			/* of probes: each held row once */
 	int32	   *free;			/* places that can be given */
 	int			nfree;
 	MessageHead *outgoing;		/* to be sent, from out_at on */
@@ -75,7 +77,6 @@ struct Reader
 	MemoryContext step_memory;
 };
 
-static void collect(Reader *reader);
 static void send_outgoing(Reader *reader);
 static void probe(Reader *reader);
 static bool begin_pass(Reader *reader);
@@ -120,7 +121,7 @@ reader_create(StreamShared *shared, const Source *source, ChannelEnd *out,
 bool
 reader_step(Reader *reader)
 {
-	collect(reader);
+	reader_collect(reader);
 	if (reader->read_anew)
 		forget_held(reader);
 	if (reader->out_at < reader->nout)
@@ -138,13 +139,6 @@ reader_step(Reader *reader)
 	return true;
 }
 
-/* Takes back what the workers are done with, when there is nothing to read. */
-void
-reader_collect(Reader *reader)
-{
-	collect(reader);
-}
-
 /* When there may be something to do again, if nobody wakes the reader. */
 TimestampTz
 reader_next(const Reader *reader)
@@ -157,8 +151,9 @@ reader_next(const Reader *reader)
 	return reader->nheld > 0 ? Min(next, reader->next_probe) : next;
 }
 
-static void
-collect(Reader *reader)
+/* Takes back the places of rows that the workers are done with. */
+void
+reader_collect(Reader *reader)
 {
 	TimestampTz oldest = 0;
 
@@ -231,17 +226,20 @@ probe(Reader *reader)
 	hash_seq_init(&walk, reader->known);
 	while ((known = hash_seq_search(&walk)) != NULL)
 	{
-		if (known->place >= 0)
+		if (known->place >= 0 || known->round == reader->round)
 			continue;
 		if (n == MOST_PROBES || !give_place(reader, known))
 		{
 			hash_seq_term(&walk);
-			break;
+			return;
 		}
 		known->probe = true;
+		known->round = reader->round;
 		reader->nheld--;
 		n++;
 	}
+	/* each has had its turn */
+	reader->round++;
 }
 
 /* Begins a pass if there is a reason for it: a commit, or naptime is over. */
@@ -254,8 +252,13 @@ begin_pass(Reader *reader)
 	/* the clock may have been set back */
 	if (reader->next_pass - now > (int64) reader->shared->naptime * 1000)
 		reader->next_pass = reader->pause = now;
-	if (reader->nheld >= MOST_HELD || now < reader->pause)
+	if (now < reader->pause)
 		return false;
+	if (reader->nheld >= MOST_HELD)
+	{
+		reader->next_pass = TimestampTzPlusMilliseconds(now, reader->shared->naptime);
+		return false;
+	}
 	woken = registry_woken(reader->entry);
 	if (woken == 0 && now < reader->next_pass)
 		return false;
@@ -295,6 +298,7 @@ read_blocks(Reader *reader)
 			continue;
 		known->place = -1;
 		known->probe = false;
+		known->round = reader->round - 1;
 		known->committed_at = commit_time(reader, rows[i].xmin);
 		full = !give_place(reader, known);
 		if (full)

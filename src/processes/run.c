@@ -98,7 +98,7 @@ run_launch(const RunRequest *request)
 					"Commit before the run, or pass workers => 0.");
 		return NULL;
 	}
-	if (!session_user_may_connect())
+	if (!role_may_connect(GetSessionUserId()))
 	{
 		tell_inline(request, "Workers log in as the session user, who may not.",
 					"The role needs LOGIN, and CONNECT on the database.");
@@ -379,7 +379,7 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 static void
 register_workers(OwnedRun *owned, int workers)
 {
-	char		name[BGW_MAXLEN];
+	char		name[BGW_MAXLEN + NAMEDATALEN];
 
 	do
 		snprintf(name, sizeof(name), "epro_etl worker %d of pipeline %s",

@@ -39,17 +39,17 @@ static int	begin_again(Run *run, MemoryContext memory, bool committing, int trie
 static Oid	acting_role = InvalidOid;
 static int	acting_context = 0;
 
-/* May workers log in as the session user?  Otherwise each would end at once. */
+/* May workers log in as that role?  Otherwise each would end at once. */
 bool
-session_user_may_connect(void)
+role_may_connect(Oid role)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetSessionUserId()));
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
 	bool		may;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin &&
-		epro_database_aclcheck(MyDatabaseId, GetSessionUserId(), ACL_CONNECT) == ACLCHECK_OK;
+		epro_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK;
 	ReleaseSysCache(tuple);
 	return may;
 }

@@ -92,7 +92,8 @@ epro_etl_stage_main(Datum arg)
 	PG_TRY();
 	{
 		attach(segment);
-		session_connect(shared->database, shared->login, shared->role, 0, NULL);
+		session_connect(shared->database, shared->login, shared->role,
+						stream_security(shared->login, shared->role), NULL);
 		work();
 		pg_atomic_fetch_add_u32(&shared->finished, 1);
 	}

@@ -106,6 +106,9 @@ typedef enum GenerationEnd
 extern Place *stream_places(StreamShared *shared);
 extern Channel *stream_channel(StreamShared *shared, int group);
 extern int	stream_group_of(const StreamShared *shared, int worker);
+extern int	stream_security(Oid login, Oid role);
+extern StreamShared *stream_map(uint32 handle, dsm_segment **segment,
+								bool *mapped);
 extern dsm_segment *stream_create(const StreamPlan *plan, int entry);
 
 /* ---- generation.c: the leader's work between two changes ---- */
@@ -113,6 +116,7 @@ extern GenerationEnd generation_run(int entry, const StreamPlan *plan);
 extern void generation_abandon(void);
 
 /* ---- leader.c ---- */
+extern void leader_check_role(const StreamPlan *plan);
 extern PGDLLEXPORT void epro_etl_stream_main(Datum arg);
 extern bool leader_register(int number, const char *pipeline);
 

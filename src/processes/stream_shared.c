@@ -46,6 +46,37 @@ stream_group_of(const StreamShared *shared, int worker)
 }
 
 /*
+ * The security context of a stream's processes: what runs in them, a trigger
+ * of a sink for one, must not be able to become the role that they logged in
+ * as, nor any other that this one may become.
+ */
+int
+stream_security(Oid login, Oid role)
+{
+	return login == role ? 0 : SECURITY_LOCAL_USERID_CHANGE;
+}
+
+/* A stream's segment, for a look; NULL when it has just gone. */
+StreamShared *
+stream_map(uint32 handle, dsm_segment **segment, bool *mapped)
+{
+	StreamShared *shared;
+
+	*segment = handle != 0 ? dsm_find_mapping(handle) : NULL;
+	*mapped = *segment != NULL;
+	if (*segment == NULL && handle != 0)
+		*segment = dsm_attach(handle);
+	if (*segment == NULL)
+		return NULL;
+	shared = dsm_segment_address(*segment);
+	if (shared->magic == STREAM_MAGIC && shared->database == MyDatabaseId)
+		return shared;
+	if (!*mapped)
+		dsm_detach(*segment);
+	return NULL;
+}
+
+/*
  * Makes the segment of a stream's generation, all but run_id filled in, and
  * pins its mapping.
  */

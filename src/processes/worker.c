@@ -278,6 +278,8 @@ leave(void)
 		}
 		PG_CATCH();
 		{
+			/* raising an error has let go of what was held */
+			HOLD_CANCEL_INTERRUPTS();
 			report_error();
 		}
 		PG_END_TRY();
@@ -335,6 +337,11 @@ close_run(void)
 	cause_read(&shared->cause, &cause);
 
 	session_begin();
+	if (proc_exit_inprogress && !account_can_write())
+	{
+		session_commit();
+		return;
+	}
 	if (cause.outcome == OUTCOME_NONE)
 		remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
 	else if (cause.outcome == OUTCOME_STOPPED)

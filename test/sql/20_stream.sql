@@ -51,6 +51,14 @@ SELECT epro_etl.stop_stream('edc');
 ROLLBACK;
 SELECT count(*) AS streams FROM epro_etl.stat_stream;
 
+-- maintenance runs a table's functions in other people's sessions
+CREATE TABLE bait (a integer);
+INSERT INTO bait VALUES (1);
+CREATE FUNCTION go(integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
+    BEGIN PERFORM epro_etl.launch_stream('edc', NULL, NULL); RETURN 1; END $$;
+CREATE INDEX ON bait (go(a));
+SELECT count(*) AS streams FROM epro_etl.stream_status();
+
 -- what is not up can be stopped: nothing happens
 SELECT epro_etl.stop_stream('edc');
 
@@ -84,6 +92,36 @@ SELECT latency_p50_ms > 0 AND latency_p50_ms <= latency_p99_ms AS measured, lag 
 SELECT epro_etl.stop_stream('edc');
 SELECT count(*) AS streams FROM epro_etl.stat_stream;
 SELECT count(*) AS left_in_staging FROM staging;
+
+-- started as another role, it acts as that one, and nothing in it can go back
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS epro_stream_operator;
+CREATE ROLE epro_stream_operator;
+RESET client_min_messages;
+GRANT USAGE ON SCHEMA epro_etl TO epro_stream_operator;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA epro_etl TO epro_stream_operator;
+GRANT SELECT, INSERT, DELETE, TRIGGER ON staging TO epro_stream_operator;
+GRANT INSERT ON pain TO epro_stream_operator;
+CREATE TABLE told (who name, what text);
+GRANT INSERT ON told TO epro_stream_operator;
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    BEGIN
+        RESET ROLE;
+        INSERT INTO told VALUES (current_user, 'went back');
+    EXCEPTION WHEN insufficient_privilege THEN
+        INSERT INTO told VALUES (current_user, sqlerrm);
+    END;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER tell BEFORE INSERT ON pain FOR EACH ROW EXECUTE FUNCTION tell();
+SET ROLE epro_stream_operator;
+SELECT epro_etl.start_stream('edc', stages => '{"store": 1}');
+RESET ROLE;
+INSERT INTO staging (study, form, subject, payload) VALUES ('S', 'PAIN', 'P1', '{"score": 5}');
+SELECT wait_for('(SELECT count(*) = 1 FROM told)');
+SELECT * FROM told;
+SELECT epro_etl.stop_stream('edc');
 SELECT r.run_id, r.status, r.claimed, r.loaded, r.rejected, r.remaining, r.stream, r.workers, c.agrees
     FROM epro_etl.run_history r, LATERAL (SELECT bool_and(agrees) AS agrees FROM epro_etl.reconcile(r.run_id)) c ORDER BY r.run_id;
 
@@ -96,3 +134,4 @@ DROP EXTENSION epro_etl;
 SELECT count(*) AS triggers FROM pg_trigger WHERE tgrelid = 'staging'::regclass AND NOT tgisinternal;
 \c :regression
 DROP DATABASE epro_stream;
+DROP ROLE epro_stream_operator;
