@@ -126,8 +126,10 @@ CREATE TABLE epro_etl.run_ledger (
     failed_worker   integer,
     failed_chunk    bigint,
     versions        jsonb NOT NULL,
-    stream          boolean NOT NULL DEFAULT false
+    stream          boolean NOT NULL DEFAULT false,
+    context         jsonb
 );
+COMMENT ON COLUMN epro_etl.run_ledger.context IS 'Values of the request that started the run, as context_set() has them';
 COMMENT ON COLUMN epro_etl.run_ledger.stream IS 'A generation of a stream: from its start to its stop, a change of its configuration, or a failure';
 COMMENT ON TABLE epro_etl.run_ledger IS 'What each run was asked and how it ended; no status: it has not ended by itself, see run_history';
 
@@ -375,7 +377,7 @@ SELECT l.run_id, l.pipeline, l.source,
        l.remaining, w.workers, w.chunks, l.dry_run, l.reason, l.batch_size,
        l.session_user_name, l.current_user_name, l.started_at, l.finished_at,
        l.finished_at - l.started_at AS elapsed,
-       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions, l.stream
+       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions, l.stream, l.context
 FROM epro_etl.run_ledger l
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(w.claimed), 0)::bigint AS claimed, coalesce(sum(w.loaded), 0)::bigint AS loaded,

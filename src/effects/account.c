@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
+#include "effects/context.h"
 #include "effects/effects.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -46,12 +47,13 @@ int64
 account_open_run(const RunStart *start, Jsonb *versions)
 {
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID, INT4OID,
-	OIDOID, OIDOID, TIMESTAMPTZOID, JSONBOID, BOOLOID};
+	OIDOID, OIDOID, TIMESTAMPTZOID, JSONBOID, BOOLOID, JSONBOID};
 	Datum		values[lengthof(types)];
-	char		nulls[lengthof(types) + 1] = "           ";
+	char		nulls[lengthof(types) + 1] = "            ";
 	OwnerScope	scope;
 	bool		isnull;
 	int64		run_id;
+	Jsonb	   *values_of_request = context_values();
 
 	owner_begin(&scope);
 	values[0] = CStringGetTextDatum(start->pipeline);
@@ -65,9 +67,11 @@ account_open_run(const RunStart *start, Jsonb *versions)
 	values[8] = TimestampTzGetDatum(start->started_at);
 	values[9] = JsonbPGetDatum(versions);
 	values[10] = BoolGetDatum(start->stream);
+	values[11] = JsonbPGetDatum(values_of_request);
+	nulls[11] = values_of_request ? ' ' : 'n';
 	execute("INSERT INTO epro_etl.run_ledger (pipeline, source, reason, dry_run, workers, batch_size,"
-			" session_user_name, current_user_name, started_at, versions, stream)"
-			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10, $11)"
+			" session_user_name, current_user_name, started_at, versions, stream, context)"
+			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10, $11, $12)"
 			" RETURNING run_id",
 			lengthof(types), types, values, nulls, SPI_OK_INSERT_RETURNING);
 	run_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,

@@ -163,7 +163,8 @@ execute(const char *query, ReturnSetInfo *rsinfo)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
 
-		rsinfo->setDesc = CreateTupleDescCopy(SPI_tuptable->tupdesc);
+		/* in a select list nobody else gives the row a type */
+		rsinfo->setDesc = BlessTupleDesc(CreateTupleDescCopy(SPI_tuptable->tupdesc));
 		MemoryContextSwitchTo(caller);
 		if (rsinfo->expectedDesc != NULL)
 			check_shape(rsinfo->setDesc, rsinfo->expectedDesc);

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/context.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -104,7 +105,8 @@ work(void)
 	Run			run = {0};
 	MemoryContext memory = AllocSetContextCreate(TopMemoryContext, "epro_etl run",
 												 ALLOCSET_DEFAULT_SIZES);
-	char		title[NAMEDATALEN * 2];
+	char		title[NAMEDATALEN * 2 + MOST_CONTEXT_VALUE];
+	char	   *request;
 
 	MemoryContextSwitchTo(memory);
 	run.worker = worker_number;
@@ -116,8 +118,9 @@ work(void)
 	if (run.run_id == 0)
 		return;					/* whoever leads could not open the run */
 
-	snprintf(title, sizeof(title), "epro_etl run " INT64_FORMAT " worker %d",
-			 run.run_id, worker_number);
+	request = context_get("request_id");
+	snprintf(title, sizeof(title), "epro_etl run " INT64_FORMAT " worker %d%s%s",
+			 run.run_id, worker_number, request ? " of " : "", request ? request : "");
 	SetConfigOption("application_name", title, PGC_USERSET, PGC_S_SESSION);
 	snprintf(title, sizeof(title), "epro_etl: run " INT64_FORMAT " of pipeline %s",
 			 run.run_id, shared->pipeline);
