@@ -273,6 +273,26 @@ run_survives_commit(Run *run, const ErrorData *error)
 }
 
 /*
+ * A chunk has been tried again and again, and each time something had to be
+ * rolled back: true when it is to be done without the remote sinks, which
+ * were part of each try.
+ */
+bool
+run_gives_up_remotes(Run *run, const ErrorData *error)
+{
+	ListCell   *cell;
+
+	foreach(cell, run->remotes)
+	{
+		if (((Sink *) lfirst(cell))->required && run->parcels == NULL)
+			return false;
+	}
+	foreach(cell, run->remotes)
+		sink_went_away(lfirst(cell), error->sqlerrcode);
+	return run->remotes != NIL;
+}
+
+/*
  * The commit of a chunk has failed by an error of the data, which another
  * server has raised that looks at it only then: true when the chunk is to be
  * done again in smaller parts, until one row is left, which is rejected.

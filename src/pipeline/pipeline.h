@@ -123,6 +123,7 @@ extern int	run_chunk(Run *run, Counts *counts);
 extern void run_stages(Run *run);
 extern int	run_deliver(Run *run);
 extern bool run_survives_commit(Run *run, const ErrorData *error);
+extern bool run_gives_up_remotes(Run *run, const ErrorData *error);
 extern bool run_narrows_down(Run *run, const ErrorData *error);
 extern void run_committed(Run *run);
 

@@ -23,6 +23,7 @@
 #include "access/commit_ts.h"
 #include "access/transam.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "processes/reader.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -31,6 +32,9 @@
 
 /* how long to wait for room before looking at other things */
 #define SEND_MS 50
+
+/* between passes, however long they take */
+#define MOST_PAUSE_MS 1000
 
 /* held rows that are tried again at a time */
 #define MOST_PROBES 64
@@ -63,8 +67,9 @@ struct Reader
 	int			out_at;
 	bool		in_pass;
 	bool		read_anew;		/* a held row got through */
-	TimestampTz pass_began;
-	TimestampTz next_pass;		/* not before */
+	int64		pass_spent;		/* microseconds of reading, in this pass */
+	TimestampTz next_pass;		/* without a commit that wakes it */
+	TimestampTz pause;			/* until then, no pass at all */
 	TimestampTz committed_at;	/* of the rows of this pass, at the earliest */
 	TimestampTz next_probe;
 	MemoryContext step_memory;
@@ -144,9 +149,10 @@ reader_collect(Reader *reader)
 TimestampTz
 reader_next(const Reader *reader)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = reader->nfree == 0 ?
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), reader->shared->naptime) :
-		reader->next_pass;
+		TimestampTzPlusMilliseconds(now, reader->shared->naptime) :
+		now < reader->pause ? reader->pause : reader->next_pass;
 
 	return reader->nheld > 0 ? Min(next, reader->next_probe) : next;
 }
@@ -245,15 +251,15 @@ begin_pass(Reader *reader)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz woken;
 
-	/* a pass that took long is followed by a pause as long: half of the time */
-	if (now < reader->next_pass && reader->next_pass - now > (int64) reader->shared->naptime * 1000)
-		reader->next_pass = now;	/* the clock was set back */
-	if (reader->nheld >= MOST_HELD)
+	/* the clock may have been set back */
+	if (reader->next_pass - now > (int64) reader->shared->naptime * 1000)
+		reader->next_pass = reader->pause = now;
+	if (reader->nheld >= MOST_HELD || now < reader->pause)
 		return false;
 	woken = registry_woken(reader->entry);
 	if (woken == 0 && now < reader->next_pass)
 		return false;
-	reader->pass_began = now;
+	reader->pass_spent = 0;
 	reader->committed_at = woken;
 	reader->in_pass = true;
 	peek_rewind(reader->peek);
@@ -269,7 +275,10 @@ read_blocks(Reader *reader)
 	bool		at_end;
 	bool		full = false;
 	int			n;
+	instr_time	began;
+	instr_time	took;
 
+	INSTR_TIME_SET_CURRENT(began);
 	MemoryContextReset(reader->step_memory);
 	session_begin();
 	MemoryContextSwitchTo(reader->step_memory);
@@ -294,12 +303,17 @@ read_blocks(Reader *reader)
 			peek_return(reader->peek, &rows[i]);
 		}
 	}
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, began);
+	reader->pass_spent += (int64) INSTR_TIME_GET_MICROSEC(took);
 	if (at_end && !full)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		reader->in_pass = false;
 		reader->next_pass = TimestampTzPlusMilliseconds(now, reader->shared->naptime);
+		/* of a table full of dead rows, each pass is long: no more than half the time */
+		reader->pause = now + Min(reader->pass_spent, (int64) MOST_PAUSE_MS * 1000);
 	}
 }
 
@@ -341,7 +355,7 @@ forget_held(Reader *reader)
 	}
 	reader->nheld = 0;
 	reader->read_anew = false;
-	reader->next_pass = 0;
+	reader->next_pass = reader->pause = 0;
 }
 
 static Known *

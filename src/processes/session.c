@@ -213,7 +213,8 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	error = CopyErrorData();
 	FlushErrorState();
 	victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
-		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) && ++tries < MOST_TRIES;
+		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
+		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
 	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
 		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error))))
 	{

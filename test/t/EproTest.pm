@@ -20,6 +20,8 @@ our @EXPORT = qw(
   create_node create_fixture stage restage observer until_true
   close_gate open_gates await_gate await_stubborn gate_open_for
   survivors oracle_ok status_of sqlstate key_file
+  start_stream stop_stream_ok stream_shows await_stream await_arrived
+  stream_processes stream_pid writer answers_ok parts
 );
 
 # how long to wait for a condition before the test gives up, in seconds
@@ -305,6 +307,113 @@ sub status_of
 	my ($session, $columns) = @_;
 	$columns = 'status' unless defined $columns;
 	return $session->query("SELECT concat_ws('|', $columns) FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1");
+}
+
+# Starts the stream of "mood" and waits until all its workers are at work; stages
+# as JSON, or undef.
+sub start_stream
+{
+	my ($session, $stages, $queue) = @_;
+
+	$stages = defined $stages ? "'$stages'" : 'NULL';
+	$queue = 'NULL' unless defined $queue;
+	$session->query("SELECT epro_etl.start_stream('mood', $stages, $queue)");
+	return await_stream($session, q{state = 'running' AND workers = workers_wanted AND workers =
+		(SELECT count(*) FROM epro_etl.stat_progress p WHERE p.run_id = stat_stream.run_id AND p.phase <> 'starting')});
+}
+
+# A condition on the stream of "mood", as stat_stream shows it.
+sub await_stream
+{
+	my ($session, $condition) = @_;
+	return until_true($session, "SELECT coalesce((SELECT $condition FROM epro_etl.stat_stream WHERE pipeline = 'mood'), false)");
+}
+
+# Columns of stat_stream; nothing when there is no stream.
+sub stream_shows
+{
+	my ($session, $columns) = @_;
+	return $session->query("SELECT concat_ws('|', $columns) FROM epro_etl.stat_stream WHERE pipeline = 'mood'");
+}
+
+# Waits until so many responses are in the sink or in quarantine.
+sub await_arrived
+{
+	my ($session, $n) = @_;
+	return until_true($session,
+		'SELECT (SELECT count(*) FROM mood_sink) + (SELECT count(*) FROM epro_etl.quarantine)', $n);
+}
+
+# Processes of all streams that there are at this moment.
+sub stream_processes
+{
+	my ($session) = @_;
+	return $session->query(
+		q{SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type IN ('epro_etl stream', 'epro_etl stage worker')});
+}
+
+# A process of the stream: the leader, or (given a stage) a worker of the group
+# that begins with it. Waits until it is there.
+sub stream_pid
+{
+	my ($session, $stage) = @_;
+	my $query = defined $stage
+	  ? "FROM pg_stat_activity WHERE backend_type = 'epro_etl stage worker' AND application_name = 'epro_etl stream mood $stage'"
+	  : q{FROM pg_stat_activity WHERE backend_type = 'epro_etl stream'};
+
+	until_true($session, "SELECT count(*) > 0 $query");
+	return $session->query("SELECT min(pid) $query");
+}
+
+# Stops the stream of "mood": it says that there was one, and nothing is left.
+sub stop_stream_ok
+{
+	my ($session, $name, $arguments) = @_;
+
+	$arguments = $arguments ? ", $arguments" : '';
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($session->query("SELECT epro_etl.stop_stream('mood'$arguments)"), 't', "$name: stopped");
+	is(stream_processes($session), 0, "$name: no process of the stream is left");
+	return is(stream_shows($session, 'state'), '', "$name: no stream is wanted");
+}
+
+# A session that stages rows in small transactions until all are there; finish
+# it with wait().
+sub writer
+{
+	my ($node, $first, $last, $bad) = @_;
+	my $session = EproTest::Psql->new($node);
+
+	$bad ||= 0;
+	$session->send("DO \$\$ BEGIN FOR i IN $first..$last BY 10 LOOP PERFORM stage(i, least(i + 9, $last), $bad); COMMIT;"
+		  . ' PERFORM pg_sleep(0.002); END LOOP; END $$');
+	return $session;
+}
+
+# One assertion: every response in the sink has its own answers.
+sub answers_ok
+{
+	my ($session, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is($session->query(q{SELECT s.source_id FROM mood_sink s JOIN put_in i ON i.response_id = s.source_id
+		WHERE s.note IS DISTINCT FROM i.payload->>'note' OR s.mood02 IS DISTINCT FROM (i.payload->>'mood02')::int ORDER BY 1 LIMIT 10}),
+		'', "$name: each row has its own answers");
+}
+
+# Runs the parts of a test, or those that are named after it ("prove FILE :: PART").
+sub parts
+{
+	my ($where, @names) = @_;
+
+	foreach my $name (@names)
+	{
+		next if @ARGV && !grep { $_ eq $name } @ARGV;
+		note("part $name");
+		no strict 'refs';
+		&{"${where}::$name"}();
+	}
+	return;
 }
 
 # The SQLSTATE of the first error or fatal error in what psql wrote.
