@@ -39,7 +39,7 @@ my $one_storing = '{"store": 1}';
 my @cuts = ([ 'not cut', undef ], [ 'three groups', '{"deidentify": 2, "validate": 2, "store": 2}' ]);
 my @ways = ([ 'required', "on_duplicate => 'ignore'", 1 ], [ 'not required', "on_duplicate => 'ignore', required => false", 0 ]);
 
-my @parts = qw(flows few_statements stopped stopped_and_run killed lost_at_commit in_doubt refuses refused_from_outbox
+my @parts = qw(flows few_statements stopped stopped_and_run sink_stays killed lost_at_commit in_doubt refuses refused_from_outbox
   refuses_at_commit late slow slow_at_commit silent two_servers unfit no_place dropped_here planted);
 foreach my $part (@ARGV ? @ARGV : @parts)
 {
@@ -182,6 +182,25 @@ sub stopped_and_run
 		$other->close;
 		sinks_ok($look, "run, $workers workers, not required");
 	}
+	return;
+}
+
+# What waits in the outbox is not forgotten with its sink.
+sub sink_stays
+{
+	flow_anew($look, $there, $ways[1][1]);
+	stop_far('fast');
+	put($look, 1, 100);
+	is($look->query(q{SELECT loaded FROM epro_etl.run('flow')}), 100, 'sink stays: loaded');
+	my (undef, $error) = $look->try(q{SELECT epro_etl.remove_sink('flow', 'MOOD', 'mood_far')});
+	like($error, qr/ERROR/, 'sink stays: it is not taken off');
+	(undef, $error) = $look->try(q{SELECT epro_etl.drop_pipeline('flow')});
+	like($error, qr/ERROR/, 'sink stays: nor is the pipeline');
+	start_far();
+	begin_stream($look, $one_storing);
+	ok(settled($look), 'sink stays: a stream delivers');
+	end_stream($look, 'sink stays');
+	sinks_ok($look, 'sink stays');
 	return;
 }
 
