@@ -39,7 +39,7 @@ my $one_storing = '{"store": 1}';
 my @cuts = ([ 'not cut', undef ], [ 'three groups', '{"deidentify": 2, "validate": 2, "store": 2}' ]);
 my @ways = ([ 'required', "on_duplicate => 'ignore'", 1 ], [ 'not required', "on_duplicate => 'ignore', required => false", 0 ]);
 
-my @parts = qw(flows few_statements stopped stopped_and_run sink_stays killed lost_at_commit in_doubt refuses refused_from_outbox
+my @parts = qw(flows few_statements stopped stopped_and_run sink_stays ends_while_away lost_inline killed lost_at_commit in_doubt refuses refused_from_outbox
   refuses_at_commit late slow slow_at_commit silent two_servers unfit no_place dropped_here planted);
 foreach my $part (@ARGV ? @ARGV : @parts)
 {
@@ -201,6 +201,64 @@ sub sink_stays
 	ok(settled($look), 'sink stays: a stream delivers');
 	end_stream($look, 'sink stays');
 	sinks_ok($look, 'sink stays');
+	return;
+}
+
+# What is held keeps nothing from ending or changing, and is not forgotten.
+sub ends_while_away
+{
+	foreach my $cut (@cuts)
+	{
+		my ($name, $stages) = @$cut;
+		my $what = "ends while away, $name";
+
+		flow_anew($look, $there);
+		begin_stream($look, $stages);
+		put($look, 1, 40);
+		ok(settled($look), "$what: it flows");
+		stop_far('immediate');
+		put($look, 41, 240);
+		ok(flow_is($look, 'held > 0'), "$what: some are held");
+		$look->query(q{SELECT epro_etl.add_edit_check('MOOD', 'any', 'score >= 0', severity => 'warning')});
+		ok(flow_is($look, q{generations = 2 AND state = 'running'}), "$what: it begins anew with another edit check");
+		ok(arrives_here(110, 40), "$what: others have arrived");
+		ok(flow_is($look, 'held > 0'), "$what: some are held again");
+		end_stream($look, "$what, drained", 'true');
+		is($look->query('SELECT count(*) FROM staging'), 90, "$what: those that need it are staged");
+		begin_stream($look, $stages);
+		ok(flow_is($look, 'held > 0'), "$what: held by the next stream");
+		end_stream($look, "$what, at once", 'false');
+		begin_stream($look, $stages);
+		start_far();
+		ok(settled($look), "$what: all arrives");
+		end_stream($look, $what);
+		sinks_ok($look, $what);
+		$look->query(q{SELECT epro_etl.remove_edit_check('MOOD', 'any')});
+	}
+	return;
+}
+
+# Within the caller's own transaction, which cannot commit without the other
+# server once it has sent something there: nothing has happened then.
+sub lost_inline
+{
+	foreach my $way (@ways)
+	{
+		my ($kind, $with) = @$way;
+		my $what = "lost inline, $kind";
+
+		flow_anew($look, $there, $with);
+		put($look, 1, 100);
+		$look->query('BEGIN');
+		is($look->query(q{SELECT status, loaded FROM epro_etl.run('flow', workers => 0)}), 'succeeded|100', "$what: it loads");
+		$there->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'look'});
+		my (undef, $error) = $look->try('COMMIT');
+		like($error, qr/ERROR/, "$what: it does not commit");
+		is($look->query('SELECT (SELECT count(*) FROM staging), (SELECT count(*) FROM mood_wide)'), '100|0', "$what: nothing has happened");
+		sinks_ok($look, "$what, before");
+		is($look->query(q{SELECT status, loaded FROM epro_etl.run('flow', workers => 0)}), 'succeeded|100', "$what: again");
+		sinks_ok($look, $what);
+	}
 	return;
 }
 
