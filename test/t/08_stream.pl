@@ -233,6 +233,33 @@ sub rewritten_source
 		}
 	}
 
+	# other rows where the first were: the worker is stopped between two
+	# transactions, since one that is open would keep their places
+	foreach my $slow (0, 1)
+	{
+		my $name = 'places reused, ' . ($slow ? 'delete trigger' : 'plain');
+
+		restage($look);
+		$look->query(q{CREATE OR REPLACE FUNCTION as_is() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+			CREATE TRIGGER as_is BEFORE DELETE ON staging FOR EACH ROW EXECUTE FUNCTION as_is()}) if $slow;
+		start_stream($one, '{"validate": 1, "store": 1}');
+		my $pid = stream_pid($look, 'store');
+		ok(until_true($look, "SELECT phase FROM epro_etl.stat_progress WHERE pid = $pid", 'waiting for rows'), "$name: the worker waits");
+		kill 'STOP', $pid;
+		stage($look, 1, 100);
+		ok(until_true($look, q{SELECT depth FROM epro_etl.stat_channel WHERE stage = 'store'}, 100), "$name: they stand before it");
+		$two->query('DELETE FROM staging; DELETE FROM put_in');
+		$two->query('VACUUM (TRUNCATE false) staging');
+		stage($look, 1001, 1100);
+		is($look->query('SELECT min(ctid) FROM staging'), '(0,1)', "$name: others are in their places");
+		kill 'CONT', $pid;
+		ok(await_arrived($look, 100), "$name: these have arrived");
+		answers_ok($look, $name);
+		stop_stream_ok($one, $name);
+		oracle_ok($look, $name);
+		$look->query('DROP TRIGGER as_is ON staging') if $slow;
+	}
+
 	# emptied, and filled again
 	restage($look);
 	close_gate($look, 1);
@@ -378,8 +405,14 @@ sub starts
 	$writer->wait;
 	ok(await_arrived($look, 1500), 'other stages: all has arrived');
 	is($look->query('SELECT count(*), bool_and(capacity = 50) FROM epro_etl.stat_channel'), '5|t', 'other stages: the channels');
+	foreach my $other ([ qq('$to_store', 50), 'other stages alone' ], [ qq('$to_store', 60), 'another queue alone' ])
+	{
+		my $before = stream_shows($look, 'generations');
+		$one->query("SELECT epro_etl.start_stream('mood', $other->[0])");
+		ok(await_stream($look, qq{state = 'running' AND generations = $before + 1 AND workers = 1}), "$other->[1]: taken over");
+	}
 	stop_stream_ok($one, 'other stages');
-	is($look->query(q{SELECT string_agg(status, ' ' ORDER BY run_id) FROM epro_etl.run_history}), 'succeeded succeeded', 'other stages: two runs in the ledger');
+	is($look->query(q{SELECT string_agg(status, ' ' ORDER BY run_id) FROM epro_etl.run_history}), 'succeeded succeeded succeeded succeeded', 'other stages: a run each in the ledger');
 	oracle_ok($look, 'other stages');
 	$writer->close;
 
@@ -605,6 +638,35 @@ sub starts_and_stops_meet
 	ok(await_arrived($look, 100), 'start after a start that is rolled back: it works');
 	$one->try(q{SELECT epro_etl.stop_stream('mood')});
 	oracle_ok($look, 'start after a start that is rolled back');
+
+	# the same, and the second takes its time
+	foreach my $end ('COMMIT', 'ROLLBACK')
+	{
+		my $name = "start after a start that is rolled back, then $end";
+
+		restage($look, 1, 100);
+		$one->query(q{BEGIN; SELECT epro_etl.start_stream('mood')});
+		$two->query('BEGIN');
+		$two->send(q{SELECT epro_etl.start_stream('mood')});
+		ok(until_true($look, 'SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = \'Lock\' AND pid = ' . $two->backend), "$name: it waits");
+		$one->query('ROLLBACK');
+		$two->wait;
+		# time for the first one's leader to find that there is nothing to do
+		sleep(0.3);
+		is($look->query('SELECT count(*) FROM staging'), 100, "$name: not yet");
+		$two->query($end);
+		if ($end eq 'COMMIT')
+		{
+			ok(await_arrived($look, 100), "$name: it works");
+			stop_stream_ok($one, $name);
+		}
+		else
+		{
+			ok(until_true($look, q{SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE backend_type ~ '^epro_etl st'}, 0), "$name: no process is left");
+			is($look->query('SELECT count(*) FROM epro_etl.stream_status()'), 0, "$name: no entry is left");
+		}
+		oracle_ok($look, $name);
+	}
 
 	# a start that is terminated before it has started anything
 	restage($look, 1, 100);
