@@ -6,6 +6,7 @@
 #   make check-all            every suite on throwaway servers
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
+#   make chaos                the mix of test/t/12_stream_mix.pl, its long form (see test/chaos/mix.sh)
 #   make bench-stream         a stream's latency, and what workers do for a slow stage
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
@@ -66,7 +67,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -85,6 +86,9 @@ bench-memory:
 bench-stream:
 	@bash test/bench/latency.sh
 	@bash test/bench/slow_stage.sh
+
+chaos:
+	@bash test/chaos/mix.sh
 
 check-unit:
 	$(MAKE) -C test/unit check PG_CONFIG='$(PG_CONFIG)'

@@ -14,6 +14,7 @@
 #include "processes/stream.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -34,6 +35,9 @@ PG_FUNCTION_INFO_V1(epro_etl_deliver);
 PG_FUNCTION_INFO_V1(epro_etl_stream_status);
 PG_FUNCTION_INFO_V1(epro_etl_channel_status);
 PG_FUNCTION_INFO_V1(epro_etl_wake_stream);
+
+/* how often to look whether a leader that has done all has gone */
+#define LAST_LOOK_MS 2
 
 static void check_stages(Jsonb *stages);
 static void write_stream(int64 pipeline_id, Jsonb *stages, int queue_size);
@@ -426,12 +430,14 @@ look_for_end(int64 pipeline_id, TimestampTz until)
 	TimestampTz look_at_locks = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DeadlockTimeout);
 	StreamEntry stream;
 	int			entry;
+	int			pid = 0;
 
 	while ((entry = registry_stream_find(MyDatabaseId, pipeline_id, &stream)) >= 0)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
 		CHECK_FOR_INTERRUPTS();
+		pid = stream.pid;
 		if (stream.state == STREAM_DOWN)
 			(void) registry_stream_forget(entry, pipeline_id);
 		else if (until != 0 && now >= until)
@@ -446,6 +452,12 @@ look_for_end(int64 pipeline_id, TimestampTz until)
 		}
 		registry_wait(TimestampDifferenceMilliseconds(now, until == 0 ? look_at_locks :
 													  Min(until, look_at_locks)) + 1);
+	}
+	/* the leader has let go of everything, and is on its way out */
+	while (pid != 0 && BackendPidGetProc(pid) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		registry_wait(LAST_LOOK_MS);
 	}
 }
 

@@ -252,19 +252,27 @@ sub far_stops
 
 sub far_comes
 {
-	# the memory of a killed server may be in use for a moment
-	until ($far_is_up)
-	{
-		$far_is_up = $far->start(fail_ok => 1);
-		sleep(0.2) unless $far_is_up;
-	}
+	$far->start;
+	$far_is_up = 1;
 	return;
 }
 
+# Its postmaster, at once. The others of its processes notice, and must have
+# ended before it can start again.
 sub far_killed
 {
+	my $session = reach($far);
+	my $postmaster = (split /\n/, PostgreSQL::Test::Utils::slurp_file($far->data_dir . '/postmaster.pid'))[0];
+
+	kill 'STOP', $postmaster;
+	my @pids = split /\n/, $session->query('SELECT pid FROM pg_stat_activity');
 	$far->kill9;
 	$far_is_up = 0;
+	$session->close;
+	foreach my $pid (@pids)
+	{
+		sleep(0.05) while kill 0, $pid;
+	}
 	return far_comes();
 }
 

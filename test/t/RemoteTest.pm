@@ -61,10 +61,12 @@ CREATE FUNCTION put(first bigint, last bigint, more jsonb DEFAULT '{}') RETURNS 
 \$\$;
 
 -- Says what is wrong, a line a thing; nothing when all is well.
-CREATE FUNCTION wrong() RETURNS SETOF text LANGUAGE plpgsql SET enable_nestloop = off AS \$\$
+CREATE FUNCTION wrong() RETURNS SETOF text LANGUAGE plpgsql AS \$\$
 DECLARE
     relation text;
 BEGIN
+    -- a server that has just crashed knows nothing of its tables
+    ANALYZE staging, put_in, changed, mood_wide, mood_north, mood_long, ae_wide, epro_etl.quarantine, epro_etl.finding, epro_etl.outbox;
     RETURN QUERY
         WITH p AS (SELECT id, count(*) AS n, string_agg(place, ', ') AS at FROM (
                 SELECT response_id AS id, 'staging' AS place FROM staging
@@ -78,6 +80,7 @@ BEGIN
     CREATE TEMPORARY TABLE loaded AS SELECT * FROM put_in i
         WHERE NOT EXISTS (SELECT FROM staging s WHERE s.response_id = i.response_id)
           AND NOT EXISTS (SELECT FROM epro_etl.quarantine q WHERE q.source_id = i.response_id::text);
+    ANALYZE loaded;
     FOREACH relation IN ARRAY ARRAY['mood_wide', 'mood_north'] LOOP
         RETURN QUERY EXECUTE format(
             'SELECT format(''%I, response %%s: put in %%s, stored %%s'', coalesce(l.response_id, s.source_id), l.response_id IS NOT NULL, s.source_id IS NOT NULL)'
