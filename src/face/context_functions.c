@@ -118,6 +118,11 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 	{
 		MemoryContextSwitchTo(memory);
 		execute(query, rsinfo);
+		/* it may have swallowed the cancel: it is late all the same */
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling statement due to its deadline")));
 		budget_return(&budget);
 		ReleaseCurrentSubTransaction();
 	}
@@ -173,6 +178,13 @@ execute(const char *query, ReturnSetInfo *rsinfo)
 			CHECK_FOR_INTERRUPTS();
 			tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
 		}
+	}
+	else if (rsinfo->expectedDesc == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+
+		rsinfo->setDesc = BlessTupleDesc(CreateTemplateTupleDesc(0));
+		MemoryContextSwitchTo(caller);
 	}
 	SPI_finish();
 }
