@@ -126,6 +126,7 @@ context_set(const char *key, const char *value)
 	JsonbValue	name;
 	JsonbValue	item;
 	Jsonb	   *result;
+	char	   *text;
 
 	if (strlen(key) == 0 || strlen(key) > MOST_CONTEXT_KEY)
 		ereport(ERROR,
@@ -163,9 +164,12 @@ context_set(const char *key, const char *value)
 		pushJsonbValue(&state, WJB_VALUE, &item);
 	}
 	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-	(void) set_config_option("epro_etl.context",
-							 JsonbToCString(NULL, &result->root, VARSIZE(result)),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	text = JsonbToCString(NULL, &result->root, VARSIZE(result));
+	if (strlen(text) > MOST_CONTEXT)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("request values have %d bytes together, at most", MOST_CONTEXT)));
+	(void) set_config_option("epro_etl.context", text, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 }
 
 /* A value, in the current memory context; NULL: it is not set. */
