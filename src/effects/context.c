@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "effects/context.h"
+#include "effects/effects.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -34,13 +35,10 @@ static Budget *innermost = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
 static volatile sig_atomic_t canceled = false;
 
-static char *context_setting = NULL;
-
 static TimestampTz statement_deadline(void);
 static TimestampTz earliest(void);
 static void arm(void);
 static void on_timer(void);
-static bool check_context(char **value, void **extra, GucSource source);
 static Jsonb *parse_values(const char *text);
 
 /* When what is going on has to end, whoever says so; 0: never. */
@@ -103,17 +101,6 @@ budget_has_ended(const Budget *budget, const ErrorData *error)
 			return false;
 	}
 	return true;
-}
-
-/* At load: the setting that holds the request values. */
-void
-context_define(void)
-{
-	DefineCustomStringVariable("epro_etl.context",
-							   "Values of the request at hand; see context_set().",
-							   "They are written into the ledger of runs. No patient data belongs here.",
-							   &context_setting, "", PGC_USERSET,
-							   GUC_NOT_IN_SAMPLE, check_context, NULL, NULL);
 }
 
 /* Sets a value until the transaction's end; NULL takes it away. */
@@ -186,8 +173,8 @@ context_get(const char *key)
 Jsonb *
 context_values(void)
 {
-	return context_setting == NULL || context_setting[0] == '\0' ? NULL :
-		parse_values(context_setting);
+	return epro_context == NULL || epro_context[0] == '\0' ? NULL :
+		parse_values(epro_context);
 }
 
 /* When the statement at hand times out; 0: never. */
@@ -233,9 +220,9 @@ on_timer(void)
 	SetLatch(MyLatch);
 }
 
-/* A JSON object of bounded size: what context_set() writes. */
-static bool
-check_context(char **value, void **extra, GucSource source)
+/* Check hook of the setting: a JSON object of bounded size, as context_set() writes. */
+bool
+context_check(char **value, void **extra, GucSource source)
 {
 	if (*value == NULL || **value == '\0')
 		return true;

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
@@ -26,14 +27,13 @@ typedef struct Budget
 #define MOST_CONTEXT 2048
 
 /* ---- deadline ---- */
-extern TimestampTz deadline_at(long milliseconds, int64 microseconds);
 extern TimestampTz context_deadline(void);
 extern void budget_grant(Budget *budget, TimestampTz until);
 extern void budget_return(Budget *budget);
 extern bool budget_has_ended(const Budget *budget, const ErrorData *error);
 
 /* ---- request values ---- */
-extern void context_define(void);
+extern bool context_check(char **value, void **extra, GucSource source);
 extern void context_set(const char *key, const char *value);
 extern char *context_get(const char *key);
 extern Jsonb *context_values(void);

@@ -22,6 +22,7 @@
 extern int	epro_workers;
 extern int	epro_batch_age;
 extern int	epro_batch_size;
+extern char *epro_context;
 extern char *epro_key_file;
 extern int	epro_naptime;
 extern int	epro_queue_size;

@@ -4,11 +4,13 @@
  */
 #include "postgres.h"
 
+#include "effects/context.h"
 #include "effects/effects.h"
 #include "utils/guc.h"
 
 int			epro_batch_age = 10;
 int			epro_batch_size = 2000;
+char	   *epro_context = NULL;
 char	   *epro_key_file = NULL;
 int			epro_naptime = 1000;
 int			epro_queue_size = 1000;
@@ -29,6 +31,12 @@ settings_define(void)
 							"Number of responses in a chunk, which is one transaction of one worker.",
 							NULL, &epro_batch_size, 2000, 1, MAX_BATCH_SIZE,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+
+	DefineCustomStringVariable("epro_etl.context",
+							   "Values of the request at hand; see context_set().",
+							   "They are written into the ledger of runs. No patient data belongs here.",
+							   &epro_context, "", PGC_USERSET, GUC_NOT_IN_SAMPLE,
+							   context_check, NULL, NULL);
 
 	/* names a source, never the key: settings are shown to everyone */
 	DefineCustomStringVariable("epro_etl.key_file",

@@ -4,7 +4,6 @@
  */
 #include "postgres.h"
 
-#include "effects/context.h"
 #include "effects/effects.h"
 #include "effects/registry.h"
 #include "face/face.h"
@@ -19,7 +18,6 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
-	context_define();
 	settings_define();
 	registry_request();
 	launcher_request();
