@@ -820,10 +820,9 @@ COMMENT ON FUNCTION epro_etl.watch_source(text) IS
     'Puts the trigger on a pipeline''s source that wakes its stream at each commit; dropping the extension drops it';
 
 CREATE FUNCTION epro_etl.start_stream(pipeline text, stages jsonb DEFAULT NULL, queue_size integer DEFAULT NULL) RETURNS void
-    LANGUAGE plpgsql VOLATILE
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- not pinned: the pipeline is compiled under the caller's own settings
     PERFORM epro_etl.watch_source(start_stream.pipeline);
     IF NOT epro_etl.launch_stream(start_stream.pipeline, start_stream.stages, start_stream.queue_size) THEN
         RAISE NOTICE 'the stream of pipeline "%" is up already', pipeline

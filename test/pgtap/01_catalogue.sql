@@ -45,7 +45,20 @@ SELECT bag_eq($$
     ('compile_form(form text) -> void'),
     ('compile_pipeline(pipeline text) -> void'),
     ('make_sink(pipeline text, form text, target text, shape text, schema name) -> regclass'),
-    ('tell_unstored(pipeline text, form text) -> void') $$, 'the functions of the design, and those that they are made of');
+    ('tell_unstored(pipeline text, form text) -> void'),
+    ('start_stream(pipeline text, stages jsonb, queue_size integer) -> void'),
+    ('stop_stream(pipeline text, drain boolean, timeout interval) -> boolean'),
+    ('launch_stream(pipeline text, stages jsonb, queue_size integer) -> boolean'),
+    ('watch_source(pipeline text) -> void'),
+    ('pipeline_source(pipeline text) -> regclass'),
+    ('wake_stream() -> trigger'),
+    ('deliver(pipeline text) -> bigint'),
+    ('stream_status() -> SETOF record'),
+    ('channel_status() -> SETOF record'),
+    ('with_timeout(timeout interval, query text) -> SETOF record'),
+    ('context_deadline() -> timestamp with time zone'),
+    ('context_set(key text, value text) -> void'),
+    ('context_get(key text) -> text') $$, 'the functions of the design, and those that they are made of');
 
 -- what is NULL or another default unless it is given
 CREATE FUNCTION pg_temp.required(name text) RETURNS text LANGUAGE sql AS $$
@@ -66,16 +79,17 @@ SELECT is((SELECT proargnames[3:] FROM pg_proc WHERE oid = 'epro_etl.wait_run'::
 -- relations
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
-              ('run_history'), ('stat_progress') $$, 'the tables and views of the design');
+              ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
-    'blocks_done', 'blocks_total', 'since']);
+    'blocks_done', 'blocks_total', 'since', 'stage']);
 SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,remaining,workers,dry_run,reason,
     session_user_name,current_user_name,started_at,finished_at,elapsed,sqlstate,message,versions}'::name[]) a
     EXCEPT SELECT attname FROM pg_attribute WHERE attrelid = 'epro_etl.run_history'::regclass $$, 'run_history tells who, when, why and what');
 SELECT bag_eq($$ SELECT name::text FROM pg_settings WHERE name LIKE 'epro\_etl.%' $$,
-    $$ VALUES ('epro_etl.workers'), ('epro_etl.batch_size'), ('epro_etl.key_file') $$, 'the settings of this version');
+    $$ VALUES ('epro_etl.workers'), ('epro_etl.batch_size'), ('epro_etl.key_file'), ('epro_etl.batch_age'), ('epro_etl.context'),
+              ('epro_etl.naptime'), ('epro_etl.queue_size'), ('epro_etl.sink_timeout') $$, 'the settings of this version');
 
 -- what must be true of every object
 SELECT is_empty($$ SELECT told FROM member WHERE obj_description(objid, classid::regclass::name) IS NULL
@@ -97,7 +111,8 @@ SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespac
     'no function acts with its owner''s privileges');
 -- pg_dump keeps what is no part of the script
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'S')
-    EXCEPT SELECT unnest(extconfig)::regclass FROM pg_extension WHERE extname = 'epro_etl' $$, 'pg_dump keeps the rows of every table');
+    EXCEPT SELECT unnest(extconfig)::regclass FROM pg_extension WHERE extname = 'epro_etl'
+    EXCEPT VALUES ('epro_etl.stream'::regclass) $$, 'pg_dump keeps the rows of every table, but not which streams are up');
 
 SELECT * FROM finish();
 ROLLBACK;
