@@ -117,6 +117,17 @@ error_is_away(const Sink *sink, const ErrorData *error)
 	return true;
 }
 
+/*
+ * Is an error the fault of the rows that were being stored?  sink is the remote
+ * one that they were sent to, or NULL.
+ */
+bool
+error_is_rows(const Sink *sink, const ErrorData *error)
+{
+	return error_is_datas(error->sqlerrcode) &&
+		(sink == NULL || !error_is_away(sink, error));
+}
+
 /* Before rows go to a remote sink: for how long we wait (0: for ever). */
 void
 patience_begin(int milliseconds)

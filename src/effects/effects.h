@@ -51,6 +51,7 @@ extern char *relation_name(Oid relid);
 extern int	pin_search_path(void);
 extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
+extern ErrorData *error_take(MemoryContext memory);
 extern bool error_is_ours(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
@@ -222,6 +223,7 @@ extern bool sink_is_away(const Sink *sink);
 extern void sink_went_away(const Sink *sink, int sqlstate);
 extern void sink_came_back(const Sink *sink);
 extern bool error_is_away(const Sink *sink, const ErrorData *error);
+extern bool error_is_rows(const Sink *sink, const ErrorData *error);
 extern void patience_begin(int milliseconds);
 extern void patience_end(void);
 

@@ -108,15 +108,12 @@ outbox_deliver(const Sink *sink, int most)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = error_take(memory);
 
-		MemoryContextSwitchTo(memory);
-		error = CopyErrorData();
-		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
-		if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
+		if (!error_is_rows(sink, error))
 			ReThrowError(error);
 		FreeErrorData(error);
 	}
@@ -232,15 +229,12 @@ insert_each(const Sink *sink, const Taken *taken)
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData  *error = error_take(memory);
 
-			MemoryContextSwitchTo(memory);
-			error = CopyErrorData();
-			FlushErrorState();
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
-			if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
+			if (!error_is_rows(sink, error))
 				ReThrowError(error);
 			mark_refused(taken, i, error->sqlerrcode);
 			FreeErrorData(error);

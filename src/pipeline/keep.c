@@ -117,14 +117,14 @@ try_store(Chunk *chunk, int from, int to)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = take_error(memory);
+		ErrorData  *error = error_take(memory);
 		Sink	   *sink = chunk->storing;
 
 		patience_end();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
-		if (!error_is_datas(error->sqlerrcode) || (sink != NULL && error_is_away(sink, error)))
+		if (!error_is_rows(sink, error))
 		{
 			do_without(chunk, error);
 			chunk->again = true;
@@ -398,7 +398,7 @@ deliver_to(Run *run, Sink *sink)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = take_error(memory);
+		ErrorData  *error = error_take(memory);
 
 		patience_end();
 		RollbackAndReleaseCurrentSubTransaction();
