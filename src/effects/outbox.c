@@ -10,7 +10,12 @@
  * Delivery takes rows out and inserts them in one transaction.  If the
  * connection is lost while that commits, a row may have arrived and be here
  * still: a unique key and on_duplicate 'ignore' make that harmless.  A row
- * that the sink refuses stays here, marked, and is not tried again.
+ * that the sink refuses, or does not store, stays here, marked, and is not
+ * tried again.
+ *
+ * Rows are put in behind the back of the foreign key to the sink.  Who writes
+ * or takes out rows therefore locks the sink FOR KEY SHARE first: a sink with
+ * rows here cannot be taken off, and one that was taken off gets none.
  */
 #include "postgres.h"
 
@@ -23,6 +28,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -43,6 +49,8 @@ typedef struct Taken
 	int			n;
 } Taken;
 
+static void hold_sink(const Sink *sink);
+static int	pin_formats(void);
 static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
 static void take(const Sink *sink, int most, Taken *taken);
 static void insert(const Sink *sink, Datum *rows, int n);
@@ -50,7 +58,10 @@ static int	insert_each(const Sink *sink, const Taken *taken);
 static void mark_refused(const Taken *taken, int at, int sqlstate);
 static char *insert_statement(const Sink *sink);
 
-/* Keeps rows of a sink; source_ids says of which response each is. */
+/*
+ * Keeps rows of a sink; source_ids says of which response each is.  Raises an
+ * error when the sink was taken off.
+ */
 void
 outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 		   const char **source_ids, int n)
@@ -60,7 +71,10 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 	HeapTuple  *kept = palloc(sizeof(HeapTuple) * n);
 	TimestampTz now = GetCurrentTimestamp();
 	volatile int at;
+	int			guc_level;
 
+	hold_sink(sink);
+	guc_level = pin_formats();
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[OUTBOX_COLUMNS] = {0};
@@ -77,6 +91,7 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 		nulls[6] = true;
 		kept[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	}
+	AtEOXact_GUC(true, guc_level);
 	bulk_insert(relation, kept, n, &at);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();
@@ -135,6 +150,46 @@ outbox_refuse(const Sink *sink, int sqlstate)
 	return taken.n;
 }
 
+/* As the extension's owner: keeps the sink from being taken off. */
+static void
+hold_sink(const Sink *sink)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(sink->id)};
+	OwnerScope	scope;
+
+	owner_begin(&scope);
+	if (SPI_execute_with_args("SELECT 1 FROM epro_etl.sink WHERE sink_id = $1 FOR KEY SHARE",
+							  1, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock a sink");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+				 errmsg("sink %s was taken off during the run", sink->name),
+				 errhint("What was committed stays; run the pipeline again for the rest.")));
+	owner_end(&scope);
+}
+
+/*
+ * Pins how a value is written as text, so that whoever reads it finds what was
+ * meant.  Returns the level for AtEOXact_GUC().
+ */
+static int
+pin_formats(void)
+{
+	static const char *const pins[][2] = {
+		{"datestyle", "ISO"},
+		{"intervalstyle", "postgres"},
+		{"extra_float_digits", "3"},
+	};
+	int			level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(pins); i++)
+		(void) set_config_option(pins[i][0], pins[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
 /* The sink's columns that something is mapped to. */
 static Jsonb *
 as_jsonb(const Sink *sink, HeapTuple tuple)
@@ -171,8 +226,9 @@ take(const Sink *sink, int most, Taken *taken)
 
 	owner_begin(&scope);
 	if (SPI_execute_with_args("DELETE FROM epro_etl.outbox o WHERE o.outbox_id = ANY (ARRAY("
-							  "SELECT c.outbox_id FROM epro_etl.outbox c WHERE c.sink_id = $1 AND c.refused IS NULL"
-							  " ORDER BY c.outbox_id LIMIT $2 FOR UPDATE SKIP LOCKED))"
+							  "SELECT c.outbox_id FROM epro_etl.outbox c JOIN epro_etl.sink s ON s.sink_id = c.sink_id"
+							  " WHERE c.sink_id = $1 AND c.refused IS NULL"
+							  " ORDER BY c.outbox_id LIMIT $2 FOR KEY SHARE OF s FOR UPDATE OF c SKIP LOCKED))"
 							  " RETURNING o.*",
 							  2, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
 		elog(ERROR, "could not read the outbox");
@@ -194,18 +250,24 @@ take(const Sink *sink, int most, Taken *taken)
 	owner_end(&scope);
 }
 
-/* As the role at hand. */
+/* As the role at hand.  All must arrive, or be there already. */
 static void
 insert(const Sink *sink, Datum *rows, int n)
 {
 	Oid			types[] = {JSONBARRAYOID};
 	Datum		values[] = {PointerGetDatum(construct_array(rows, n, JSONBOID, -1, false, TYPALIGN_INT))};
+	int			guc_level = pin_formats();
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(insert_statement(sink), 1, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not deliver to sink %s", sink->name);
+	if (SPI_processed != (uint64) n && !sink->ignores)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("sink %s did not store a row that it was given", sink->name)));
 	SPI_finish();
+	AtEOXact_GUC(true, guc_level);
 }
 
 /* One by one, since one of them is refused. */
