@@ -35,7 +35,8 @@ static int	naways = 0;
 static int	room = 0;
 
 static TimeoutId patience = MAX_TIMEOUTS;
-static volatile sig_atomic_t out_of_patience = false;
+static volatile sig_atomic_t out_of_patience = false;	/* since patience_begin() */
+static volatile sig_atomic_t cancel_is_ours = false;	/* the pending one */
 
 static Away *find(int64 sink_id);
 static void on_timeout(void);
@@ -144,14 +145,12 @@ patience_begin(int milliseconds)
 void
 patience_end(void)
 {
-	if (patience == MAX_TIMEOUTS || !get_timeout_active(patience))
-	{
-		/* it may have fired behind the last wait: nobody is to be canceled */
-		if (out_of_patience)
-			QueryCancelPending = false;
-		return;
-	}
-	disable_timeout(patience, false);
+	if (patience != MAX_TIMEOUTS && get_timeout_active(patience))
+		disable_timeout(patience, false);
+	/* it may have fired behind the last wait: nobody is to be canceled */
+	if (cancel_is_ours)
+		QueryCancelPending = false;
+	cancel_is_ours = false;
 }
 
 static Away *
@@ -170,6 +169,9 @@ static void
 on_timeout(void)
 {
 	out_of_patience = true;
+	/* one that somebody else has asked for stays theirs */
+	if (!QueryCancelPending)
+		cancel_is_ours = true;
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
