@@ -168,10 +168,9 @@ find(int64 sink_id)
 static void
 on_timeout(void)
 {
-	out_of_patience = true;
 	/* one that somebody else has asked for stays theirs */
 	if (!QueryCancelPending)
-		cancel_is_ours = true;
+		out_of_patience = cancel_is_ours = true;
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);

@@ -230,8 +230,17 @@ extern void patience_end(void);
 /* ---- outbox.c: rows for a sink that was away ---- */
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 					   const char **source_ids, int n);
-extern int	outbox_deliver(const Sink *sink, int most);
-extern int	outbox_refuse(const Sink *sink, int sqlstate);
+
+/* What was taken out of it for a sink. */
+typedef struct Delivered
+{
+	int64		sink_id;
+	int64		first;			/* outbox_id */
+	int			n;
+} Delivered;
+
+extern void outbox_deliver(const Sink *sink, int most, Delivered *delivered);
+extern bool outbox_refuse(const Sink *sink, int64 outbox_id, int sqlstate);
 
 /* ---- account.c: ledger, findings, quarantine ---- */
 typedef struct Counts

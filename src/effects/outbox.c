@@ -46,15 +46,16 @@ typedef struct Taken
 	Datum	   *rows;			/* jsonb */
 	HeapTuple  *whole;			/* to put one back */
 	TupleDesc	shape;			/* of these: as the table's */
+	int64		first;			/* outbox_id of the first */
 	int			n;
 } Taken;
 
 static void hold_sink(const Sink *sink);
 static int	pin_formats(void);
 static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
-static void take(const Sink *sink, int most, Taken *taken);
+static void take(const Sink *sink, int64 outbox_id, int most, Taken *taken);
 static void insert(const Sink *sink, Datum *rows, int n);
-static int	insert_each(const Sink *sink, const Taken *taken);
+static void insert_each(const Sink *sink, const Taken *taken);
 static void mark_refused(const Taken *taken, int at, int sqlstate);
 static char *insert_statement(const Sink *sink);
 
@@ -98,21 +99,23 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 }
 
 /*
- * Delivers up to most rows of a sink, oldest first, in the current transaction.
- * Returns how many were taken out of the outbox or marked; raises the error of
- * a sink that is away.
+ * Delivers up to most rows of a sink, oldest first, in the current transaction;
+ * one that is refused is marked.  Raises the error of a sink that is away.
  */
-int
-outbox_deliver(const Sink *sink, int most)
+void
+outbox_deliver(const Sink *sink, int most, Delivered *delivered)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	Taken		taken;
 	volatile bool stored = false;
 
-	take(sink, most, &taken);
+	take(sink, 0, most, &taken);
+	delivered->sink_id = sink->id;
+	delivered->first = taken.n > 0 ? taken.first : 0;
+	delivered->n = taken.n;
 	if (taken.n == 0)
-		return 0;
+		return;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
@@ -135,19 +138,23 @@ outbox_deliver(const Sink *sink, int most)
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
 	CurrentResourceOwner = owner;
-	return stored ? taken.n : insert_each(sink, &taken);
+	if (!stored)
+		insert_each(sink, &taken);
 }
 
-/* Marks the oldest row, which the sink refuses when it commits.  Returns 1. */
-int
-outbox_refuse(const Sink *sink, int sqlstate)
+/*
+ * Marks a row that the sink refuses when it commits.  False when it is not
+ * there any more, or somebody else is at it.
+ */
+bool
+outbox_refuse(const Sink *sink, int64 outbox_id, int sqlstate)
 {
 	Taken		taken;
 
-	take(sink, 1, &taken);
+	take(sink, outbox_id, 1, &taken);
 	if (taken.n == 1)
 		mark_refused(&taken, 0, sqlstate);
-	return taken.n;
+	return taken.n == 1;
 }
 
 /* As the extension's owner: keeps the sink from being taken off. */
@@ -215,22 +222,25 @@ as_jsonb(const Sink *sink, HeapTuple tuple)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* As the extension's owner: rows that nobody else delivers just now. */
+/*
+ * As the extension's owner: rows that nobody else delivers just now, or one of
+ * them.
+ */
 static void
-take(const Sink *sink, int most, Taken *taken)
+take(const Sink *sink, int64 outbox_id, int most, Taken *taken)
 {
-	Oid			types[] = {INT8OID, INT4OID};
-	Datum		values[] = {Int64GetDatum(sink->id), Int32GetDatum(most)};
+	Oid			types[] = {INT8OID, INT4OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(sink->id), Int32GetDatum(most), Int64GetDatum(outbox_id)};
 	MemoryContext memory = CurrentMemoryContext;
 	OwnerScope	scope;
 
 	owner_begin(&scope);
 	if (SPI_execute_with_args("DELETE FROM epro_etl.outbox o WHERE o.outbox_id = ANY (ARRAY("
 							  "SELECT c.outbox_id FROM epro_etl.outbox c JOIN epro_etl.sink s ON s.sink_id = c.sink_id"
-							  " WHERE c.sink_id = $1 AND c.refused IS NULL"
+							  " WHERE c.sink_id = $1 AND c.refused IS NULL AND ($3 = 0 OR c.outbox_id = $3)"
 							  " ORDER BY c.outbox_id LIMIT $2 FOR KEY SHARE OF s FOR UPDATE OF c SKIP LOCKED))"
 							  " RETURNING o.*",
-							  2, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
+							  3, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
 		elog(ERROR, "could not read the outbox");
 	taken->n = (int) SPI_processed;
 	taken->rows = MemoryContextAlloc(memory, sizeof(Datum) * Max(taken->n, 1));
@@ -241,7 +251,10 @@ take(const Sink *sink, int most, Taken *taken)
 		bool		isnull;
 
 		if (i == 0)
+		{
 			taken->shape = CreateTupleDescCopy(SPI_tuptable->tupdesc);
+			taken->first = DatumGetInt64(heap_getattr(SPI_tuptable->vals[i], 1, taken->shape, &isnull));
+		}
 		taken->whole[i] = heap_copytuple(SPI_tuptable->vals[i]);
 		taken->rows[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(heap_getattr(taken->whole[i], 5,
 																			taken->shape, &isnull)));
@@ -271,7 +284,7 @@ insert(const Sink *sink, Datum *rows, int n)
 }
 
 /* One by one, since one of them is refused. */
-static int
+static void
 insert_each(const Sink *sink, const Taken *taken)
 {
 	MemoryContext memory = CurrentMemoryContext;
@@ -303,7 +316,6 @@ insert_each(const Sink *sink, const Taken *taken)
 		}
 		PG_END_TRY();
 	}
-	return taken->n;
 }
 
 /* Back into the outbox it goes, for a person to look at. */

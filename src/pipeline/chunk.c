@@ -133,6 +133,8 @@ do_chunk(Run *run, Counts *counts)
 	else
 		claim_rows(&chunk);
 	run->nrows = chunk.n;
+	run->only_row = chunk.n == 1 ? chunk.rows[0].original : NULL;
+	run->delivered.n = 0;
 	if (chunk.n > 0)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
@@ -153,12 +155,12 @@ do_chunk(Run *run, Counts *counts)
 static MemoryContext
 begin_chunk(Run *run, Chunk *chunk)
 {
+	run_forget_remotes(run);
 	run->pipeline = pipeline_refresh(run->pipeline, run->last == STAGE_STORE);
 	claim_set_source(run->claim, &run->pipeline->source);
 	MemoryContextReset(run->chunk_memory);
 	memset(&run->findings, 0, sizeof(run->findings));
 	run->findings.memory = run->chunk_memory;
-	run->remotes = NIL;
 	chunk->run = run;
 	chunk->end = run->last == STAGE_STORE ? STEP_DONE : first_step[run->last + 1];
 	chunk->loaded_at = GetCurrentTransactionStartTimestamp();

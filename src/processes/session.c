@@ -170,7 +170,6 @@ session_deliver(Run *run)
 		{
 			session_begin();
 			MemoryContextSwitchTo(memory);
-			run->pipeline = pipeline_refresh(run->pipeline, false);
 			delivered = run_deliver(run);
 			committing = true;
 			commit_patiently(run);
@@ -222,6 +221,7 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	FreeErrorData(error);
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(memory);
+	run_forget_remotes(run);
 	if (victim)
 		session_step_back(tries);
 	return tries;
