@@ -201,7 +201,8 @@ CREATE TABLE epro_etl.outbox (
     since           timestamptz NOT NULL,
     refused         text
 );
-CREATE INDEX outbox_sink ON epro_etl.outbox (sink_id, outbox_id);
+CREATE INDEX outbox_sink ON epro_etl.outbox (sink_id);
+CREATE INDEX outbox_waiting ON epro_etl.outbox (sink_id, outbox_id) WHERE refused IS NULL;
 COMMENT ON TABLE epro_etl.outbox IS 'De-identified rows for sinks that are not required and were away; deliver() and streams send them on';
 COMMENT ON COLUMN epro_etl.outbox.refused IS 'SQLSTATE with which the sink refused the row; it is not tried again until this is NULL';
 
@@ -695,7 +696,6 @@ CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass D
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    BEGIN
     DELETE FROM epro_etl.sink s USING epro_etl.pipeline p
         WHERE p.pipeline_id = s.pipeline_id AND p.name = remove_sink.pipeline AND s.form = remove_sink.form
           AND CASE WHEN remove_sink.target IS NULL
@@ -705,12 +705,11 @@ BEGIN
         RAISE EXCEPTION '% is no sink of form "%" of pipeline "%"', coalesce(target::text, 'what is dropped'), form, pipeline
             USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.sink.';
     END IF;
-    EXCEPTION
-        WHEN foreign_key_violation THEN
-            RAISE EXCEPTION 'the outbox has rows for % of pipeline "%"', coalesce(target::text, 'what is dropped'), pipeline
-                USING ERRCODE = 'object_not_in_prerequisite_state',
-                      HINT = 'Send them with epro_etl.deliver(), or give them up with DELETE FROM epro_etl.outbox.';
-    END;
+EXCEPTION
+    WHEN foreign_key_violation THEN
+        RAISE EXCEPTION 'the outbox has rows for % of pipeline "%"', coalesce(target::text, 'what is dropped'), pipeline
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Send them with epro_etl.deliver(), or give them up with DELETE FROM epro_etl.outbox.';
 END $$;
 COMMENT ON FUNCTION epro_etl.remove_sink(text, text, regclass) IS 'Takes a sink off a pipeline, or without a target those whose relation was dropped; a relation and its rows stay';
 

@@ -35,7 +35,8 @@ static int	naways = 0;
 static int	room = 0;
 
 static TimeoutId patience = MAX_TIMEOUTS;
-static volatile sig_atomic_t out_of_patience = false;
+static volatile sig_atomic_t out_of_patience = false;	/* since patience_begin() */
+static volatile sig_atomic_t cancel_is_ours = false;	/* the pending one */
 
 static Away *find(int64 sink_id);
 static void on_timeout(void);
@@ -117,6 +118,17 @@ error_is_away(const Sink *sink, const ErrorData *error)
 	return true;
 }
 
+/*
+ * Is an error the fault of the rows that were being stored?  sink is the remote
+ * one that they were sent to, or NULL.
+ */
+bool
+error_is_rows(const Sink *sink, const ErrorData *error)
+{
+	return error_is_datas(error->sqlerrcode) &&
+		(sink == NULL || !error_is_away(sink, error));
+}
+
 /* Before rows go to a remote sink: for how long we wait (0: for ever). */
 void
 patience_begin(int milliseconds)
@@ -133,14 +145,12 @@ patience_begin(int milliseconds)
 void
 patience_end(void)
 {
-	if (patience == MAX_TIMEOUTS || !get_timeout_active(patience))
-	{
-		/* it may have fired behind the last wait: nobody is to be canceled */
-		if (out_of_patience)
-			QueryCancelPending = false;
-		return;
-	}
-	disable_timeout(patience, false);
+	if (patience != MAX_TIMEOUTS && get_timeout_active(patience))
+		disable_timeout(patience, false);
+	/* it may have fired behind the last wait: nobody is to be canceled */
+	if (cancel_is_ours)
+		QueryCancelPending = false;
+	cancel_is_ours = false;
 }
 
 static Away *
@@ -158,7 +168,9 @@ find(int64 sink_id)
 static void
 on_timeout(void)
 {
-	out_of_patience = true;
+	/* one that somebody else has asked for stays theirs */
+	if (!QueryCancelPending)
+		out_of_patience = cancel_is_ours = true;
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);

@@ -52,6 +52,7 @@ extern char *relation_name(Oid relid);
 extern int	pin_search_path(void);
 extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
+extern ErrorData *error_take(MemoryContext memory);
 extern bool error_is_ours(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
@@ -223,14 +224,24 @@ extern bool sink_is_away(const Sink *sink);
 extern void sink_went_away(const Sink *sink, int sqlstate);
 extern void sink_came_back(const Sink *sink);
 extern bool error_is_away(const Sink *sink, const ErrorData *error);
+extern bool error_is_rows(const Sink *sink, const ErrorData *error);
 extern void patience_begin(int milliseconds);
 extern void patience_end(void);
 
 /* ---- outbox.c: rows for a sink that was away ---- */
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 					   const char **source_ids, int n);
-extern int	outbox_deliver(const Sink *sink, int most);
-extern int	outbox_refuse(const Sink *sink, int sqlstate);
+
+/* What was taken out of it for a sink. */
+typedef struct Delivered
+{
+	int64		sink_id;
+	int64		first;			/* outbox_id */
+	int			n;
+} Delivered;
+
+extern void outbox_deliver(const Sink *sink, int most, Delivered *delivered);
+extern bool outbox_refuse(const Sink *sink, int64 outbox_id, int sqlstate);
 
 /* ---- account.c: ledger, findings, quarantine ---- */
 typedef struct Counts

@@ -147,6 +147,18 @@ error_is_datas(int sqlstate)
 	return true;
 }
 
+/* In PG_CATCH: takes the error out of the way, into a memory context. */
+ErrorData *
+error_take(MemoryContext memory)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(memory);
+	error = CopyErrorData();
+	FlushErrorState();
+	return error;
+}
+
 /* Was it raised by this extension, whose texts hold no data? */
 bool
 error_is_ours(const ErrorData *error)

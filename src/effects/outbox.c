@@ -10,7 +10,12 @@
  * Delivery takes rows out and inserts them in one transaction.  If the
  * connection is lost while that commits, a row may have arrived and be here
  * still: a unique key and on_duplicate 'ignore' make that harmless.  A row
- * that the sink refuses stays here, marked, and is not tried again.
+ * that the sink refuses, or does not store, stays here, marked, and is not
+ * tried again.
+ *
+ * Rows are put in behind the back of the foreign key to the sink.  Who writes
+ * or takes out rows therefore locks the sink FOR KEY SHARE first: a sink with
+ * rows here cannot be taken off, and one that was taken off gets none.
  */
 #include "postgres.h"
 
@@ -23,6 +28,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -40,17 +46,23 @@ typedef struct Taken
 	Datum	   *rows;			/* jsonb */
 	HeapTuple  *whole;			/* to put one back */
 	TupleDesc	shape;			/* of these: as the table's */
+	int64		first;			/* outbox_id of the first */
 	int			n;
 } Taken;
 
+static void hold_sink(const Sink *sink);
+static int	pin_formats(void);
 static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
-static void take(const Sink *sink, int most, Taken *taken);
+static void take(const Sink *sink, int64 outbox_id, int most, Taken *taken);
 static void insert(const Sink *sink, Datum *rows, int n);
-static int	insert_each(const Sink *sink, const Taken *taken);
+static void insert_each(const Sink *sink, const Taken *taken);
 static void mark_refused(const Taken *taken, int at, int sqlstate);
 static char *insert_statement(const Sink *sink);
 
-/* Keeps rows of a sink; source_ids says of which response each is. */
+/*
+ * Keeps rows of a sink; source_ids says of which response each is.  Raises an
+ * error when the sink was taken off.
+ */
 void
 outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 		   const char **source_ids, int n)
@@ -60,7 +72,10 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 	HeapTuple  *kept = palloc(sizeof(HeapTuple) * n);
 	TimestampTz now = GetCurrentTimestamp();
 	volatile int at;
+	int			guc_level;
 
+	hold_sink(sink);
+	guc_level = pin_formats();
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[OUTBOX_COLUMNS] = {0};
@@ -77,27 +92,30 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 		nulls[6] = true;
 		kept[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	}
+	AtEOXact_GUC(true, guc_level);
 	bulk_insert(relation, kept, n, &at);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();
 }
 
 /*
- * Delivers up to most rows of a sink, oldest first, in the current transaction.
- * Returns how many were taken out of the outbox or marked; raises the error of
- * a sink that is away.
+ * Delivers up to most rows of a sink, oldest first, in the current transaction;
+ * one that is refused is marked.  Raises the error of a sink that is away.
  */
-int
-outbox_deliver(const Sink *sink, int most)
+void
+outbox_deliver(const Sink *sink, int most, Delivered *delivered)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	Taken		taken;
 	volatile bool stored = false;
 
-	take(sink, most, &taken);
+	take(sink, 0, most, &taken);
+	delivered->sink_id = sink->id;
+	delivered->first = taken.n > 0 ? taken.first : 0;
+	delivered->n = taken.n;
 	if (taken.n == 0)
-		return 0;
+		return;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
@@ -108,34 +126,75 @@ outbox_deliver(const Sink *sink, int most)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = error_take(memory);
 
-		MemoryContextSwitchTo(memory);
-		error = CopyErrorData();
-		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
-		if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
+		if (!error_is_rows(sink, error))
 			ReThrowError(error);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
 	CurrentResourceOwner = owner;
-	return stored ? taken.n : insert_each(sink, &taken);
+	if (!stored)
+		insert_each(sink, &taken);
 }
 
-/* Marks the oldest row, which the sink refuses when it commits.  Returns 1. */
-int
-outbox_refuse(const Sink *sink, int sqlstate)
+/*
+ * Marks a row that the sink refuses when it commits.  False when it is not
+ * there any more, or somebody else is at it.
+ */
+bool
+outbox_refuse(const Sink *sink, int64 outbox_id, int sqlstate)
 {
 	Taken		taken;
 
-	take(sink, 1, &taken);
+	take(sink, outbox_id, 1, &taken);
 	if (taken.n == 1)
 		mark_refused(&taken, 0, sqlstate);
-	return taken.n;
+	return taken.n == 1;
+}
+
+/* As the extension's owner: keeps the sink from being taken off. */
+static void
+hold_sink(const Sink *sink)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(sink->id)};
+	OwnerScope	scope;
+
+	owner_begin(&scope);
+	if (SPI_execute_with_args("SELECT 1 FROM epro_etl.sink WHERE sink_id = $1 FOR KEY SHARE",
+							  1, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock a sink");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+				 errmsg("sink %s was taken off during the run", sink->name),
+				 errhint("What was committed stays; run the pipeline again for the rest.")));
+	owner_end(&scope);
+}
+
+/*
+ * Pins how a value is written as text, so that whoever reads it finds what was
+ * meant.  Returns the level for AtEOXact_GUC().
+ */
+static int
+pin_formats(void)
+{
+	static const char *const pins[][2] = {
+		{"datestyle", "ISO"},
+		{"intervalstyle", "postgres"},
+		{"extra_float_digits", "3"},
+	};
+	int			level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(pins); i++)
+		(void) set_config_option(pins[i][0], pins[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return level;
 }
 
 /* The sink's columns that something is mapped to. */
@@ -163,21 +222,25 @@ as_jsonb(const Sink *sink, HeapTuple tuple)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* As the extension's owner: rows that nobody else delivers just now. */
+/*
+ * As the extension's owner: rows that nobody else delivers just now, or one of
+ * them.
+ */
 static void
-take(const Sink *sink, int most, Taken *taken)
+take(const Sink *sink, int64 outbox_id, int most, Taken *taken)
 {
-	Oid			types[] = {INT8OID, INT4OID};
-	Datum		values[] = {Int64GetDatum(sink->id), Int32GetDatum(most)};
+	Oid			types[] = {INT8OID, INT4OID, INT8OID};
+	Datum		values[] = {Int64GetDatum(sink->id), Int32GetDatum(most), Int64GetDatum(outbox_id)};
 	MemoryContext memory = CurrentMemoryContext;
 	OwnerScope	scope;
 
 	owner_begin(&scope);
 	if (SPI_execute_with_args("DELETE FROM epro_etl.outbox o WHERE o.outbox_id = ANY (ARRAY("
-							  "SELECT c.outbox_id FROM epro_etl.outbox c WHERE c.sink_id = $1 AND c.refused IS NULL"
-							  " ORDER BY c.outbox_id LIMIT $2 FOR UPDATE SKIP LOCKED))"
+							  "SELECT c.outbox_id FROM epro_etl.outbox c JOIN epro_etl.sink s ON s.sink_id = c.sink_id"
+							  " WHERE c.sink_id = $1 AND c.refused IS NULL AND ($3 = 0 OR c.outbox_id = $3)"
+							  " ORDER BY c.outbox_id LIMIT $2 FOR KEY SHARE OF s FOR UPDATE OF c SKIP LOCKED))"
 							  " RETURNING o.*",
-							  2, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
+							  3, types, values, NULL, false, 0) != SPI_OK_DELETE_RETURNING)
 		elog(ERROR, "could not read the outbox");
 	taken->n = (int) SPI_processed;
 	taken->rows = MemoryContextAlloc(memory, sizeof(Datum) * Max(taken->n, 1));
@@ -188,7 +251,10 @@ take(const Sink *sink, int most, Taken *taken)
 		bool		isnull;
 
 		if (i == 0)
+		{
 			taken->shape = CreateTupleDescCopy(SPI_tuptable->tupdesc);
+			taken->first = DatumGetInt64(heap_getattr(SPI_tuptable->vals[i], 1, taken->shape, &isnull));
+		}
 		taken->whole[i] = heap_copytuple(SPI_tuptable->vals[i]);
 		taken->rows[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(heap_getattr(taken->whole[i], 5,
 																			taken->shape, &isnull)));
@@ -197,22 +263,28 @@ take(const Sink *sink, int most, Taken *taken)
 	owner_end(&scope);
 }
 
-/* As the role at hand. */
+/* As the role at hand.  All must arrive, or be there already. */
 static void
 insert(const Sink *sink, Datum *rows, int n)
 {
 	Oid			types[] = {JSONBARRAYOID};
 	Datum		values[] = {PointerGetDatum(construct_array(rows, n, JSONBOID, -1, false, TYPALIGN_INT))};
+	int			guc_level = pin_formats();
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(insert_statement(sink), 1, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not deliver to sink %s", sink->name);
+	if (SPI_processed != (uint64) n && !sink->ignores)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("sink %s did not store a row that it was given", sink->name)));
 	SPI_finish();
+	AtEOXact_GUC(true, guc_level);
 }
 
 /* One by one, since one of them is refused. */
-static int
+static void
 insert_each(const Sink *sink, const Taken *taken)
 {
 	MemoryContext memory = CurrentMemoryContext;
@@ -232,22 +304,18 @@ insert_each(const Sink *sink, const Taken *taken)
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData  *error = error_take(memory);
 
-			MemoryContextSwitchTo(memory);
-			error = CopyErrorData();
-			FlushErrorState();
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
-			if (!error_is_datas(error->sqlerrcode) || error_is_away(sink, error))
+			if (!error_is_rows(sink, error))
 				ReThrowError(error);
 			mark_refused(taken, i, error->sqlerrcode);
 			FreeErrorData(error);
 		}
 		PG_END_TRY();
 	}
-	return taken->n;
 }
 
 /* Back into the outbox it goes, for a person to look at. */

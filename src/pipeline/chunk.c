@@ -5,26 +5,18 @@
  *		claim -> decode -> de-identify -> normalise -> validate -> store -> account
  *
  * The caller gives the transaction; all of this happens in it, so that leaving
- * staging, arriving and being accounted for are one.  Within it stand two
- * kinds of subtransaction:
- *
- * - around the judging of the chunk, which writes nothing (so it costs no
- *	 transaction id): an edit check may raise an error, and PostgreSQL can only
- *	 go on after an error by rolling back to somewhere.  It is opened again
- *	 once an error, not once a response;
- *
- * - around each try to store.  The writer tells which row was refused, so that
- *	 row is rejected and the others are tried again, in tries that begin small
- *	 and grow: every row is inserted a bounded number of times, however many
- *	 are refused, and there is never a subtransaction a row.
+ * staging, arriving and being accounted for are one.  Within it stand
+ * subtransactions around the judging (judge.c) and around each try to store
+ * (keep.c), never one a response.
  *
  * A stream may cut the composition between two stages: then each group of
  * workers does its part, and a response travels between them as a message.
  * The last group claims, stores and accounts as a batch's worker does; the
  * groups before it write nothing.
  *
- * An error's text may hold an answer.  Here it ends: what is kept of it is the
- * SQLSTATE and the names of constraint and column.
+ * An error's text may hold an answer.  It ends here, or for an error of the
+ * commit in session.c: what is kept of it is the SQLSTATE and the names of
+ * constraint and column.
  */
 #include "postgres.h"
 
@@ -96,7 +88,7 @@ run_chunk(Run *run, Counts *counts)
 	PG_CATCH();
 	{
 		/* whatever raised it, on whatever table: the text ends here */
-		rethrow_without_data(take_error(memory));
+		rethrow_without_data(error_take(memory));
 	}
 	PG_END_TRY();
 	return claimed;
@@ -124,7 +116,7 @@ run_stages(Run *run)
 	}
 	PG_CATCH();
 	{
-		rethrow_without_data(take_error(memory));
+		rethrow_without_data(error_take(memory));
 	}
 	PG_END_TRY();
 }
@@ -141,6 +133,8 @@ do_chunk(Run *run, Counts *counts)
 	else
 		claim_rows(&chunk);
 	run->nrows = chunk.n;
+	run->only_row = chunk.n == 1 ? chunk.rows[0].original : NULL;
+	run->delivered.n = 0;
 	if (chunk.n > 0)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
@@ -161,12 +155,12 @@ do_chunk(Run *run, Counts *counts)
 static MemoryContext
 begin_chunk(Run *run, Chunk *chunk)
 {
+	run_forget_remotes(run);
 	run->pipeline = pipeline_refresh(run->pipeline, run->last == STAGE_STORE);
 	claim_set_source(run->claim, &run->pipeline->source);
 	MemoryContextReset(run->chunk_memory);
 	memset(&run->findings, 0, sizeof(run->findings));
 	run->findings.memory = run->chunk_memory;
-	run->remotes = NIL;
 	chunk->run = run;
 	chunk->end = run->last == STAGE_STORE ? STEP_DONE : first_step[run->last + 1];
 	chunk->loaded_at = GetCurrentTransactionStartTimestamp();
@@ -343,17 +337,6 @@ settle_requeued(Chunk *chunk)
 																response.source_id.len));
 	}
 	account_requeued(run->run_id, run->pipeline->name, ids, n);
-}
-
-ErrorData *
-take_error(MemoryContext memory)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(memory);
-	error = CopyErrorData();
-	FlushErrorState();
-	return error;
 }
 
 /* Raises an error again that is not one response's, without what could be data. */

@@ -75,7 +75,4 @@ extern void judge_rows(Chunk *chunk);
 /* ---- keep.c ---- */
 extern void store_rows(Chunk *chunk);
 
-/* ---- chunk.c ---- */
-extern ErrorData *take_error(MemoryContext memory);
-
 #endif							/* EPRO_ETL_CHUNK_H */

@@ -56,7 +56,7 @@ judge_rows(Chunk *chunk)
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error = take_error(memory);
+			ErrorData  *error = error_take(memory);
 
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);

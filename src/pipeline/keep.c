@@ -32,8 +32,13 @@ static void insert_rows(Chunk *chunk, int from, int to);
 static void insert_batch(Chunk *chunk, Sink *sink, int n);
 static void hold_rows(Chunk *chunk);
 static void refuse_row(Chunk *chunk);
+static bool same_row(HeapTuple one, HeapTuple other);
 static void do_without(Chunk *chunk, ErrorData *error);
-static int	deliver_to(Run *run, Sink *sink);
+static void note_lost(Run *run, Sink *sink, int sqlstate);
+static void note_remotes(Run *run, const ErrorData *error);
+static void forget_refused(Run *run);
+static bool refuse_delivery(Run *run, Sink *sink);
+static void deliver_to(Run *run, Sink *sink);
 static const char *source_id(Chunk *chunk, Row *row);
 static void reject_stored(Chunk *chunk, int at, ErrorData *error);
 static bool is_sink_column(const PipelineForm *form, const char *name);
@@ -49,7 +54,7 @@ store_rows(Chunk *chunk)
 	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
 	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
 	hold_rows(chunk);
-	if (chunk->run->refused != 0 && chunk->n == 1)
+	if (chunk->run->refused_row != NULL)
 		refuse_row(chunk);
 	while (from < chunk->n)
 	{
@@ -117,14 +122,14 @@ try_store(Chunk *chunk, int from, int to)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = take_error(memory);
+		ErrorData  *error = error_take(memory);
 		Sink	   *sink = chunk->storing;
 
 		patience_end();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
-		if (!error_is_datas(error->sqlerrcode) || (sink != NULL && error_is_away(sink, error)))
+		if (!error_is_rows(sink, error))
 		{
 			do_without(chunk, error);
 			chunk->again = true;
@@ -246,8 +251,30 @@ do_without(Chunk *chunk, ErrorData *error)
 	if (sink == NULL || !error_is_away(sink, error) ||
 		(sink->required && run->parcels == NULL))
 		ReThrowError(error);
-	sink_went_away(sink, error->sqlerrcode);
+	note_lost(run, sink, error->sqlerrcode);
 	hold_rows(chunk);
+}
+
+/*
+ * A sink is away, in the middle of a transaction: once a transaction, though
+ * its wrapper may refuse to commit what has been broken off, too.
+ */
+static void
+note_lost(Run *run, Sink *sink, int sqlstate)
+{
+	if (list_member_ptr(run->lost, sink))
+		return;
+	sink_went_away(sink, sqlstate);
+	run->remotes = list_append_unique_ptr(run->remotes, sink);
+	run->lost = lappend(run->lost, sink);
+}
+
+/* The transaction is over: what it has sent to whom is the next one's to say. */
+void
+run_forget_remotes(Run *run)
+{
+	run->remotes = NIL;
+	run->lost = NIL;
 }
 
 /*
@@ -267,8 +294,7 @@ run_survives_commit(Run *run, const ErrorData *error)
 		if (!error_is_away(sink, error) || (sink->required && run->parcels == NULL))
 			return false;
 	}
-	foreach(cell, run->remotes)
-		sink_went_away(lfirst(cell), error->sqlerrcode);
+	note_remotes(run, error);
 	return run->remotes != NIL;
 }
 
@@ -287,20 +313,33 @@ run_gives_up_remotes(Run *run, const ErrorData *error)
 		if (((Sink *) lfirst(cell))->required && run->parcels == NULL)
 			return false;
 	}
-	foreach(cell, run->remotes)
-		sink_went_away(lfirst(cell), error->sqlerrcode);
+	note_remotes(run, error);
 	return run->remotes != NIL;
+}
+
+/* All that the chunk has sent rows to are away, but who is noted already. */
+static void
+note_remotes(Run *run, const ErrorData *error)
+{
+	ListCell   *cell;
+
+	foreach(cell, run->remotes)
+	{
+		if (!list_member_ptr(run->lost, lfirst(cell)))
+			sink_went_away(lfirst(cell), error->sqlerrcode);
+	}
 }
 
 /*
  * The commit of a chunk has failed by an error of the data, which another
  * server has raised that looks at it only then: true when the chunk is to be
- * done again in smaller parts, until one row is left, which is rejected.
+ * done again in smaller parts, until one row is left.  That one is rejected, if
+ * it is met again: it may be locked by now, and another in its place.
  */
 bool
 run_narrows_down(Run *run, const ErrorData *error)
 {
-	if (run->remotes == NIL || !error_is_datas(error->sqlerrcode))
+	if (run->remotes == NIL || run->nrows == 0 || !error_is_datas(error->sqlerrcode))
 		return false;
 	if (run->nrows > 1)
 	{
@@ -308,10 +347,32 @@ run_narrows_down(Run *run, const ErrorData *error)
 		if (run->most == 1)
 			return false;
 		run->most = run->nrows / 2;
+		forget_refused(run);
 		return true;
 	}
+	run->most = 1;
+	forget_refused(run);
 	run->refused = error->sqlerrcode;
+	if (run->delivered.n == 1)
+		run->refused_delivery = run->delivered;
+	else
+	{
+		MemoryContext caller = MemoryContextSwitchTo(MemoryContextGetParent(run->chunk_memory));
+
+		run->refused_row = heap_copytuple(run->only_row);
+		MemoryContextSwitchTo(caller);
+	}
 	return true;
+}
+
+static void
+forget_refused(Run *run)
+{
+	if (run->refused_row != NULL)
+		heap_freetuple(run->refused_row);
+	run->refused_row = NULL;
+	run->refused_delivery.n = 0;
+	run->refused = 0;
 }
 
 /*
@@ -324,27 +385,47 @@ run_committed(Run *run)
 	ListCell   *cell;
 
 	foreach(cell, run->remotes)
-		sink_came_back(lfirst(cell));
+	{
+		if (!list_member_ptr(run->lost, lfirst(cell)))
+			sink_came_back(lfirst(cell));
+	}
+	run_forget_remotes(run);
 	for (int i = 0; i < run->nparcels; i++)
 	{
 		if (run->parcels[i].taken && run->parcels[i].fate == PARCEL_OPEN)
 			run->parcels[i].fate = PARCEL_SETTLED;
 	}
-	run->refused = 0;
+	if (run->refused != 0)
+		forget_refused(run);
 	run->most *= 2;
 	if (run->most > run->batch_size)
 		run->most = 0;
 }
 
-/* The one row is what another server refuses when it commits. */
+/* A row of the chunk may be the one that another server refuses when it commits. */
 static void
 refuse_row(Chunk *chunk)
 {
 	ErrorData	error = {0};
 
 	error.sqlerrcode = chunk->run->refused;
-	if (chunk->rows[0].verdict == VERDICT_PASSED)
-		reject_stored(chunk, 0, &error);
+	for (int i = 0; i < chunk->n; i++)
+	{
+		Row		   *row = &chunk->rows[i];
+
+		if (row->verdict == VERDICT_PASSED && same_row(row->original, chunk->run->refused_row))
+			reject_stored(chunk, i, &error);
+	}
+}
+
+/* Byte by byte: not every road to the source tells where a row stands. */
+static bool
+same_row(HeapTuple one, HeapTuple other)
+{
+	return one->t_len == other->t_len &&
+		memcmp((char *) one->t_data + SizeofHeapTupleHeader,
+			   (char *) other->t_data + SizeofHeapTupleHeader,
+			   one->t_len - SizeofHeapTupleHeader) == 0;
 }
 
 /*
@@ -354,51 +435,63 @@ refuse_row(Chunk *chunk)
 int
 run_deliver(Run *run)
 {
-	Pipeline   *pipeline = run->pipeline;
+	MemoryContext caller;
+	Pipeline   *pipeline;
 
+	run_forget_remotes(run);
+	run->pipeline = pipeline = pipeline_refresh(run->pipeline, true);
 	MemoryContextReset(run->chunk_memory);
-	MemoryContextSwitchTo(run->chunk_memory);
-	run->remotes = NIL;
-	for (int f = 0; f < pipeline->nforms; f++)
+	caller = MemoryContextSwitchTo(run->chunk_memory);
+	run->delivered.n = 0;
+	for (int f = 0; f < pipeline->nforms && run->delivered.n == 0; f++)
 	{
-		for (int s = 0; s < pipeline->forms[f].nsinks; s++)
+		for (int s = 0; s < pipeline->forms[f].nsinks && run->delivered.n == 0; s++)
 		{
 			Sink	   *sink = pipeline->forms[f].sinks[s];
 
-			if (sink->required || !sink->remote || sink_is_away(sink))
+			if (sink->required || !sink->remote || refuse_delivery(run, sink) ||
+				sink_is_away(sink))
 				continue;
-			run->nrows = deliver_to(run, sink);
-			if (run->nrows == 0)
-				continue;
-			run->remotes = list_make1(sink);
-			return run->nrows;
+			deliver_to(run, sink);
 		}
 	}
-	return 0;
+	run->nrows = run->delivered.n;
+	MemoryContextSwitchTo(caller);
+	return run->nrows;
 }
 
-static int
+/* If a row of it is the one that it refuses when it commits: marks it. */
+static bool
+refuse_delivery(Run *run, Sink *sink)
+{
+	const Delivered *refused = &run->refused_delivery;
+
+	if (refused->n == 0 || refused->sink_id != sink->id ||
+		!outbox_refuse(sink, refused->first, run->refused))
+		return false;
+	run->delivered = *refused;
+	return true;
+}
+
+static void
 deliver_to(Run *run, Sink *sink)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile int delivered = 0;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
 		patience_begin(epro_sink_timeout);
-		if (run->refused != 0)
-			delivered = outbox_refuse(sink, run->refused);
-		else
-			delivered = outbox_deliver(sink, run->most > 0 ? run->most : MOST_DELIVERED);
+		outbox_deliver(sink, run->most > 0 ? Min(run->most, MOST_DELIVERED) : MOST_DELIVERED,
+					   &run->delivered);
 		patience_end();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = take_error(memory);
+		ErrorData  *error = error_take(memory);
 
 		patience_end();
 		RollbackAndReleaseCurrentSubTransaction();
@@ -409,13 +502,14 @@ deliver_to(Run *run, Sink *sink)
 			error_strip(error);
 			ReThrowError(error);
 		}
-		sink_went_away(sink, error->sqlerrcode);
-		delivered = 0;
+		note_lost(run, sink, error->sqlerrcode);
+		run->delivered.n = 0;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
 	CurrentResourceOwner = owner;
-	return delivered;
+	if (run->delivered.n > 0)
+		run->remotes = lappend(run->remotes, sink);
 }
 
 /* A sink refused a row: a finding without the row's values. */

@@ -104,9 +104,14 @@ typedef struct Run
 	Parcel	   *parcels;		/* a stream's: what to work on; else NULL */
 	int			nparcels;
 	List	   *remotes;		/* sinks that the chunk at hand has sent rows to */
+	List	   *lost;			/* those of them that were found away meanwhile */
 	int			nrows;			/* of the chunk at hand */
 	int			most;			/* rows of the next; 0: as many as there are */
-	int			refused;		/* SQLSTATE: the next one is to be rejected for it */
+	HeapTuple	only_row;		/* of a chunk that has one */
+	Delivered	delivered;		/* from the outbox, in the step at hand */
+	int			refused;		/* SQLSTATE of a commit that failed for one row: */
+	HeapTuple	refused_row;	/* of the source, or NULL */
+	Delivered	refused_delivery;	/* or this one */
 	Pipeline   *pipeline;
 	Pseudonymiser *pseudonymiser;
 	Claim	   *claim;
@@ -122,6 +127,7 @@ extern void run_begin(Run *run, BlockRanges *ranges);
 extern int	run_chunk(Run *run, Counts *counts);
 extern void run_stages(Run *run);
 extern int	run_deliver(Run *run);
+extern void run_forget_remotes(Run *run);
 extern bool run_survives_commit(Run *run, const ErrorData *error);
 extern bool run_gives_up_remotes(Run *run, const ErrorData *error);
 extern bool run_narrows_down(Run *run, const ErrorData *error);

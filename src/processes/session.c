@@ -170,7 +170,6 @@ session_deliver(Run *run)
 		{
 			session_begin();
 			MemoryContextSwitchTo(memory);
-			run->pipeline = pipeline_refresh(run->pipeline, false);
 			delivered = run_deliver(run);
 			committing = true;
 			commit_patiently(run);
@@ -205,13 +204,10 @@ commit_patiently(Run *run)
 static int
 begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 {
-	ErrorData  *error;
+	ErrorData  *error = error_take(memory);
 	bool		victim;
 
 	patience_end();
-	MemoryContextSwitchTo(memory);
-	error = CopyErrorData();
-	FlushErrorState();
 	victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
 		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
@@ -225,6 +221,7 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	FreeErrorData(error);
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(memory);
+	run_forget_remotes(run);
 	if (victim)
 		session_step_back(tries);
 	return tries;
@@ -247,15 +244,14 @@ session_step_back(int tries)
 }
 
 /*
- * Called with an error at hand, in TopMemoryContext: takes it, rolls back all
- * there is, and lets go of what waits hold.
+ * Called with an error at hand, in a memory context that outlives transactions:
+ * takes it, rolls back all there is, and lets go of what waits hold.
  */
 ErrorData *
 session_take_error(void)
 {
-	ErrorData  *error = CopyErrorData();
+	ErrorData  *error = error_take(CurrentMemoryContext);
 
-	FlushErrorState();
 	disable_all_timeouts(false);
 	ConditionVariableCancelSleep();
 	AbortOutOfAnyTransaction();

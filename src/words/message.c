@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "words/compat.h"
 #include "words/message.h"
 
 /* with the kind of a value, in its first byte */
@@ -169,7 +170,13 @@ put_value(StringInfo message, const FormNode *node, const Value *value)
 		if (len > 0)
 		{
 			if (value->kind != VALUE_TEXT)
-				at = message->data + MAXALIGN(at - message->data);
+			{
+				char	   *aligned = message->data + MAXALIGN(at - message->data);
+
+				/* what the buffer held before may be of an identified row */
+				memset(at, 0, aligned - at);
+				at = aligned;
+			}
 			memcpy(at, value->data, len);
 			at += len;
 		}
