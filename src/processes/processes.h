@@ -151,7 +151,7 @@ extern void session_connect(Oid database, Oid login, Oid role,
 extern void session_begin(void);
 extern void session_commit(void);
 extern int	session_chunk(Run *run, Counts *counts);
-extern int64 session_deliver(Run *run);
+extern int	session_deliver(Run *run);
 extern void session_step_back(int tries);
 extern ErrorData *session_take_error(void);
 

@@ -150,20 +150,18 @@ session_chunk(Run *run, Counts *counts)
 }
 
 /*
- * Delivers from the outbox, a transaction a step, until there is nothing that
- * can be delivered now.  Returns how many rows.
+ * Delivers some of the outbox in one transaction, tried again as a chunk is.
+ * Returns how many rows: 0 when nothing can be delivered now.
  */
-int64
+int
 session_deliver(Run *run)
 {
 	MemoryContext memory = CurrentMemoryContext;
-	volatile int64 total = 0;
-	volatile int delivered;
 	volatile int tries = 0;
+	volatile int delivered = -1;
 	volatile bool committing;
 
-	run->most = 0;
-	do
+	while (delivered < 0)
 	{
 		committing = false;
 		PG_TRY();
@@ -174,16 +172,15 @@ session_deliver(Run *run)
 			committing = true;
 			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
-			total += delivered;
 		}
 		PG_CATCH();
 		{
 			tries = begin_again(run, memory, committing, tries);
-			delivered = 1;
+			delivered = -1;
 		}
 		PG_END_TRY();
-	} while (delivered > 0);
-	return total;
+	}
+	return delivered;
 }
 
 /* Other servers commit first, and may not answer; a batch's caller has its own time. */

@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/interrupt.h"
 #include "processes/stream.h"
 #include "storage/ipc.h"
@@ -59,7 +60,7 @@ static void work(void);
 static void open_worker(Run *run);
 static void open_batch(Batch *batch);
 static bool receive_batch(Run *run, Batch *batch);
-static void meanwhile(Run *run);
+static bool meanwhile(Run *run);
 static ChannelResult receive_some(Batch *batch, int most, long timeout_ms);
 static void hand_on(Run *run, Batch *batch);
 static void send_on(Batch *batch);
@@ -134,10 +135,10 @@ work(void)
 												ALLOCSET_DEFAULT_SIZES));
 	open_worker(&run);
 	open_batch(&batch);
+	run.parcels = batch.parcels;
 	while (receive_batch(&run, &batch))
 	{
 		chunk_number++;
-		run.parcels = batch.parcels;
 		run.nparcels = batch.n;
 		if (group->last == STAGE_STORE)
 			store(&run, &batch);
@@ -203,14 +204,17 @@ receive_batch(Run *run, Batch *batch)
 {
 	ChannelResult result;
 	TimestampTz until;
+	bool		busy;
 
 	batch->n = 0;
 	batch->bytes = 0;
 	MemoryContextReset(batch->memory);
 	progress_phase(&shared->workers[worker_number - 1], PHASE_RECEIVING);
 	do
-		meanwhile(run);
-	while ((result = receive_some(batch, batch->most, shared->naptime)) == CHANNEL_TIMEOUT);
+	{
+		busy = meanwhile(run);
+		result = receive_some(batch, batch->most, busy ? 0 : shared->naptime);
+	} while (result == CHANNEL_TIMEOUT);
 	if (result == CHANNEL_CLOSED || group->last != STAGE_STORE)
 		return result != CHANNEL_CLOSED;
 
@@ -225,8 +229,12 @@ receive_batch(Run *run, Batch *batch)
 	return true;
 }
 
-/* What is to be done beside the flow; the first who stores empties the outbox. */
-static void
+/*
+ * What is to be done beside the flow.  The first who stores empties the outbox,
+ * a step at a time, so that the flow does not stand still for a long one.
+ * Returns whether there may be more to do at once.
+ */
+static bool
 meanwhile(Run *run)
 {
 	static TimestampTz next = 0;
@@ -239,9 +247,11 @@ meanwhile(Run *run)
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 	if (worker_number != shared->ngroups || now < next)
-		return;
-	(void) session_deliver(run);
+		return false;
+	if (session_deliver(run) > 0)
+		return true;
 	next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), shared->naptime);
+	return false;
 }
 
 static ChannelResult
