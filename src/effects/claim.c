@@ -76,8 +76,8 @@ static void push_remainder(Claim *claim, Range range);
 static void push_range(Claim *claim, Range **list, int *n, int *room, Range range);
 static int	claim_direct(Claim *claim, int most, HeapTuple *rows);
 static int	claim_by_sql(Claim *claim, int most, HeapTuple *rows);
-static ClaimFate fetch_directly(Claim *claim, const Address *address, bool take,
-								TupleTableSlot *slot);
+static ClaimFate fetch_directly(Claim *claim, const Address *address,
+								BlockNumber nblocks, bool take, TupleTableSlot *slot);
 static ClaimFate fetch_by_sql(Claim *claim, const Address *address, bool take,
 							  HeapTuple *row);
 static HeapTuple fetch_one(Claim *claim, const Address *address, SPIPlanPtr plan,
@@ -589,12 +589,14 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 	if (claim->direct)
 	{
 		TupleTableSlot *slot = table_slot_create(claim->relation, NULL);
+		/* it cannot get shorter while we hold its lock */
+		BlockNumber nblocks = RelationGetNumberOfBlocks(claim->relation);
 
 		for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			fates[i] = addresses[i].file != file ? CLAIM_GONE :
-				fetch_directly(claim, &addresses[i], take, slot);
+				fetch_directly(claim, &addresses[i], nblocks, take, slot);
 			rows[i] = fates[i] == CLAIM_TAKEN ? ExecCopySlotHeapTuple(slot) : NULL;
 			ExecClearTuple(slot);
 		}
@@ -615,7 +617,7 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 }
 
 static ClaimFate
-fetch_directly(Claim *claim, const Address *address, bool take,
+fetch_directly(Claim *claim, const Address *address, BlockNumber nblocks, bool take,
 			   TupleTableSlot *slot)
 {
 	Relation	relation = claim->relation;
@@ -624,8 +626,8 @@ fetch_directly(Claim *claim, const Address *address, bool take,
 	TM_FailureData failure;
 	bool		isnull;
 
-	/* the table may have been truncated since; not while we hold its lock */
-	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(relation) ||
+	/* the table may have been truncated since */
+	if (ItemPointerGetBlockNumber(&tid) >= nblocks ||
 		!table_tuple_fetch_row_version(relation, &tid, snapshot, slot))
 		return CLAIM_GONE;
 	/* the place may have passed to another row */

@@ -23,4 +23,4 @@ psql -Xq -v rows="$rows" -f "$bench/workload.sql" >/dev/null
 psql -Xq -v ON_ERROR_STOP=1 -f "$here/setup.sql"
 "$bench/run" -r "$rows" -n "$rounds" "limit_2=bash '$here/limit_2.sh'" \
 	"epro_0=$(run 0)" "epro_1=$(run 1)" "epro_2=$(run 2)" "stream=bash '$here/stream.sh'" \
-	"stream_cut=bash '$here/stream.sh' '{\"deidentify\": 1, \"validate\": 1, \"store\": 1}'"
+	"stream_cut=bash '$here/stream.sh' '{\"deidentify\": 1, \"validate\": 1, \"store\": 2}'"
