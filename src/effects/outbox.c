@@ -55,6 +55,7 @@ static int	pin_formats(void);
 static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
 static void take(const Sink *sink, int64 outbox_id, int most, Taken *taken);
 static void insert(const Sink *sink, Datum *rows, int n);
+static int	try_insert(const Sink *sink, Datum *rows, int n);
 static void insert_each(const Sink *sink, const Taken *taken);
 static void mark_refused(const Taken *taken, int at, int sqlstate);
 static char *insert_statement(const Sink *sink);
@@ -105,40 +106,13 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 void
 outbox_deliver(const Sink *sink, int most, Delivered *delivered)
 {
-	MemoryContext memory = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	Taken		taken;
-	volatile bool stored = false;
 
 	take(sink, 0, most, &taken);
 	delivered->sink_id = sink->id;
 	delivered->first = taken.n > 0 ? taken.first : 0;
 	delivered->n = taken.n;
-	if (taken.n == 0)
-		return;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(memory);
-	PG_TRY();
-	{
-		insert(sink, taken.rows, taken.n);
-		ReleaseCurrentSubTransaction();
-		stored = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = error_take(memory);
-
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(memory);
-		CurrentResourceOwner = owner;
-		if (!error_is_rows(sink, error))
-			ReThrowError(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(memory);
-	CurrentResourceOwner = owner;
-	if (!stored)
+	if (taken.n > 0 && try_insert(sink, taken.rows, taken.n) != 0)
 		insert_each(sink, &taken);
 }
 
@@ -283,38 +257,54 @@ insert(const Sink *sink, Datum *rows, int n)
 	AtEOXact_GUC(true, guc_level);
 }
 
+/*
+ * Inserts rows in a subtransaction.  Returns 0, or the SQLSTATE with which the
+ * sink refused one of them; raises the error of a sink that is away.
+ */
+static int
+try_insert(const Sink *sink, Datum *rows, int n)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int refused = 0;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		insert(sink, rows, n);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(memory);
+
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (!error_is_rows(sink, error))
+			ReThrowError(error);
+		refused = error->sqlerrcode;
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return refused;
+}
+
 /* One by one, since one of them is refused. */
 static void
 insert_each(const Sink *sink, const Taken *taken)
 {
-	MemoryContext memory = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	for (volatile int i = 0; i < taken->n; i++)
+	for (int i = 0; i < taken->n; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(memory);
-		PG_TRY();
-		{
-			insert(sink, &taken->rows[i], 1);
-			ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(memory);
-			CurrentResourceOwner = owner;
-		}
-		PG_CATCH();
-		{
-			ErrorData  *error = error_take(memory);
+		int			refused;
 
-			RollbackAndReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(memory);
-			CurrentResourceOwner = owner;
-			if (!error_is_rows(sink, error))
-				ReThrowError(error);
-			mark_refused(taken, i, error->sqlerrcode);
-			FreeErrorData(error);
-		}
-		PG_END_TRY();
+		CHECK_FOR_INTERRUPTS();
+		refused = try_insert(sink, &taken->rows[i], 1);
+		if (refused != 0)
+			mark_refused(taken, i, refused);
 	}
 }
 

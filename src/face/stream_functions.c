@@ -345,19 +345,9 @@ forget_stream(int64 pipeline_id)
 static int64
 find_pipeline(const char *name)
 {
-	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(name)};
-	OwnerScope	scope;
-	int64		id = 0;
-	bool		isnull;
+	Oid			source;
+	int64		id = pipeline_look_up(name, &source);
 
-	owner_begin(&scope);
-	if (SPI_execute_with_args("SELECT pipeline_id FROM epro_etl.pipeline WHERE name = $1",
-							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the configuration");
-	if (SPI_processed == 1)
-		id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	owner_end(&scope);
 	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

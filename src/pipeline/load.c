@@ -53,12 +53,9 @@ static Jsonb *column_jsonb(uint64 row, int column, MemoryContext memory);
 static Datum column_datum(uint64 row, int column);
 static char *setting_text(Jsonb *settings, const char *role, const char *inner);
 
-/*
- * Finds a pipeline by name, and its source.  Raises an error when either is
- * not there.
- */
+/* A pipeline's number and source, which may have been dropped; 0: there is none. */
 int64
-pipeline_find(const char *name, Oid *source)
+pipeline_look_up(const char *name, Oid *source)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(name)};
@@ -75,6 +72,18 @@ pipeline_find(const char *name, Oid *source)
 												 SPI_tuptable->tupdesc, 2, &isnull));
 	}
 	owner_end(&scope);
+	return id;
+}
+
+/*
+ * Finds a pipeline by name, and its source.  Raises an error when either is
+ * not there.
+ */
+int64
+pipeline_find(const char *name, Oid *source)
+{
+	int64		id = pipeline_look_up(name, source);
+
 	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

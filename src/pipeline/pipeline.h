@@ -60,6 +60,7 @@ typedef struct StreamPlan
 } StreamPlan;
 
 /* ---- load.c: configuration to compiled pipeline ---- */
+extern int64 pipeline_look_up(const char *name, Oid *source);
 extern int64 pipeline_find(const char *name, Oid *source);
 extern Jsonb *pipeline_versions(int64 pipeline_id);
 extern Jsonb *pipeline_versions_of_run(int64 run_id);
