@@ -54,6 +54,7 @@ extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
 extern ErrorData *error_take(MemoryContext memory);
 extern bool error_is_ours(const ErrorData *error);
+extern bool error_is_own_cancel(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 

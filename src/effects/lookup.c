@@ -98,6 +98,7 @@ static HTAB *answers = NULL;
 static MemoryContext memory = NULL; /* of both */
 
 static void compile(Lookup *lookup);
+static void name_lookup(void *argument);
 static void check_plan(Lookup *lookup);
 static void set_up_parser(ParseState *pstate, void *argument);
 static Node *resolve_item(ParseState *pstate, ColumnRef *reference, Node *column);
@@ -174,11 +175,13 @@ compile(Lookup *lookup)
 	MemoryContext keep = CurrentMemoryContext;
 	const LookupDeclaration *declared = &lookup->declared;
 	SPIPrepareOptions options = {0};
+	ErrorContextCallback naming = {error_context_stack, name_lookup, lookup};
 
 	if (declared->condition != NULL)
 		lookup->condition = checkset_compile(lookup->record, declared->condition,
 											 psprintf("condition of lookup \"%s\"", declared->name));
 	lookup->record->what = psprintf("lookup \"%s\"", declared->name);
+	error_context_stack = &naming;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -190,8 +193,17 @@ compile(Lookup *lookup)
 										   lookup->record->record->tts_tupleDescriptor->natts);
 	lookup->plan = plan_keep(SPI_prepare_extended(declared->query, &options), keep);
 	check_plan(lookup);
+	error_context_stack = naming.previous;
 	SPI_finish();
 	MemoryContextSwitchTo(keep);
+}
+
+static void
+name_lookup(void *argument)
+{
+	const Lookup *lookup = argument;
+
+	errcontext("lookup \"%s\" of form \"%s\"", lookup->declared.name, lookup->record->form->name);
 }
 
 /* Refuses a query that is no rule. */

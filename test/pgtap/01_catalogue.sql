@@ -26,6 +26,7 @@ SELECT bag_eq($$
     FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace $$, $$ VALUES
     ('register_form(name text, definition jsonb, version text) -> text'),
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
+    ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
     ('set_deid(form text, path text, method text, params jsonb) -> void'),
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
