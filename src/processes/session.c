@@ -32,6 +32,7 @@
 #define MOST_TRIES 10
 #define FIRST_PAUSE_MS 4
 
+static void be_known_elsewhere(void);
 static void commit_patiently(Run *run);
 static int	begin_again(Run *run, MemoryContext memory, bool committing, int tries);
 
@@ -84,7 +85,22 @@ session_connect(Oid database, Oid login, Oid role, int security_context,
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
+	be_known_elsewhere();
 	CommitTransactionCommand();
+}
+
+/*
+ * On other servers, connections of ours bear our own title, from the first
+ * moment on, unless somebody has said what they are to bear.
+ */
+static void
+be_known_elsewhere(void)
+{
+	const char *setting = "postgres_fdw.application_name";
+	const char *title = GetConfigOption(setting, true, false);
+
+	if (title == NULL || title[0] == '\0')
+		SetConfigOption(setting, "%a", PGC_USERSET, PGC_S_SESSION);
 }
 
 /* Starts a transaction as the acting role, under a snapshot of its own. */
