@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "effects/context.h"
 #include "effects/effects.h"
 #include "libpq/pqsignal.h"
@@ -33,6 +34,14 @@
 /* how often a cancel comes again that was swallowed */
 #define AGAIN_MS 20
 
+/* Does a setting look like request values? */
+typedef struct ValuesCheck
+{
+	JsonSemAction actions;
+	int			depth;
+	bool		fits;
+} ValuesCheck;
+
 /* by how much another server's clock may be ahead when a time is over */
 #define EARLY_MS 5
 
@@ -47,14 +56,21 @@ static TimeoutId timer = MAX_TIMEOUTS;
 static volatile sig_atomic_t canceled = false;	/* the timer has fired */
 static volatile uint32 cancels = 0; /* of others, ever */
 static volatile uint32 cancels_before = 0;	/* when the timer fired */
+static volatile uint32 firings = 0; /* of the timer, ever */
 
 static TimestampTz statement_deadline(void);
 static TimestampTz earliest_of(const Budget *budget);
 static TimestampTz sooner(TimestampTz one, TimestampTz other);
 static TimestampTz moment_of(const ErrorData *error, TimestampTz deadline);
 static void arm(void);
+static void listen(void);
+static void at_transaction_end(XactEvent event, void *arg);
 static void on_timer(void);
 static void on_cancel(SIGNAL_ARGS);
+static EproJsonAction on_object(void *state);
+static EproJsonAction on_array(void *state);
+static EproJsonAction on_key(void *state, char *name, bool isnull);
+static EproJsonAction on_scalar(void *state, char *token, JsonTokenType type);
 static Jsonb *parse_values(const char *text);
 
 /* When what is going on has to end, whoever says so; 0: never. */
@@ -69,6 +85,39 @@ TimestampTz
 context_deadline_around(const Budget *budget)
 {
 	return sooner(statement_deadline(), earliest_of(budget->outer));
+}
+
+/* Is it that of a budget, not of the statement or transaction? */
+bool
+context_deadline_is_budgets(void)
+{
+	TimestampTz statement = statement_deadline();
+	TimestampTz budgets = earliest_of(innermost);
+
+	return budgets != 0 && (statement == 0 || budgets < statement);
+}
+
+/* For canceled_since(). */
+CancelMark
+cancel_mark(void)
+{
+	CancelMark	mark;
+
+	listen();
+	mark.by_others = cancels;
+	mark.by_budgets = firings;
+	return mark;
+}
+
+/*
+ * Has this process been canceled since, if only to a handler that swallowed it?
+ * An error that a rule or trigger raises then says nothing about the data.
+ */
+bool
+canceled_since(const CancelMark *mark, bool by_budgets)
+{
+	return cancels != mark->by_others ||
+		(by_budgets && firings != mark->by_budgets);
 }
 
 /*
@@ -101,6 +150,19 @@ budget_return(Budget *budget)
 	}
 	canceled = false;
 	arm();
+}
+
+/*
+ * At the end of what a budget is for: who swallowed the cancel, and came to an
+ * end all the same, is late.
+ */
+void
+budget_refuse_late(const Budget *budget)
+{
+	if (GetCurrentTimestamp() >= budget->until)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to its deadline")));
 }
 
 /*
@@ -265,12 +327,30 @@ arm(void)
 {
 	if (innermost == NULL)
 		return;
-	if (timer == MAX_TIMEOUTS)
-	{
-		timer = RegisterTimeout(USER_TIMEOUT, on_timer);
-		pqsignal(SIGINT, on_cancel);
-	}
+	listen();
 	enable_timeout_every(timer, earliest_of(innermost), AGAIN_MS);
+}
+
+/* From now on cancels are counted, and the timer can be armed. */
+static void
+listen(void)
+{
+	if (timer != MAX_TIMEOUTS)
+		return;
+	timer = RegisterTimeout(USER_TIMEOUT, on_timer);
+	pqsignal(SIGINT, on_cancel);
+	RegisterXactCallback(at_transaction_end, NULL);
+}
+
+/* An error may have left frames behind whose budgets nobody returned. */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_ABORT || innermost == NULL)
+		return;
+	innermost = NULL;
+	canceled = false;
+	disable_timeout(timer, false);
 }
 
 /* In a signal handler: cancels the statement at hand, as a timeout does. */
@@ -279,6 +359,7 @@ on_timer(void)
 {
 	uint32		others = cancels;
 
+	firings++;
 	/* if somebody else has canceled it, that is what it will be */
 	if (!QueryCancelPending)
 	{
@@ -302,6 +383,8 @@ on_cancel(SIGNAL_ARGS)
 bool
 context_check(char **value, void **extra, GucSource source)
 {
+	ValuesCheck values = {0};
+
 	if (*value == NULL || **value == '\0')
 		return true;
 	if (strlen(*value) > MOST_CONTEXT)
@@ -309,14 +392,56 @@ context_check(char **value, void **extra, GucSource source)
 		GUC_check_errdetail("Request values have %d bytes together, at most.", MOST_CONTEXT);
 		return false;
 	}
-	if (**value != '{' ||
+	values.actions.semstate = &values;
+	values.actions.object_start = on_object;
+	values.actions.array_start = on_array;
+	values.actions.object_field_start = on_key;
+	values.actions.scalar = on_scalar;
+	values.fits = **value == '{';
+	if (!values.fits ||
 		pg_parse_json(epro_json_lexer(*value, strlen(*value), GetDatabaseEncoding()),
-					  &nullSemAction) != JSON_SUCCESS)
+					  &values.actions) != JSON_SUCCESS || !values.fits)
 	{
-		GUC_check_errdetail("It is a JSON object; see epro_etl.context_set().");
+		GUC_check_errdetail("It is a JSON object of texts, with keys of up to %d bytes and values of up to %d; see epro_etl.context_set().",
+							MOST_CONTEXT_KEY, MOST_CONTEXT_VALUE);
 		return false;
 	}
 	return true;
+}
+
+/* One object, and no other. */
+static EproJsonAction
+on_object(void *state)
+{
+	ValuesCheck *values = state;
+
+	values->fits = values->fits && ++values->depth == 1;
+	EPRO_JSON_GO_ON;
+}
+
+static EproJsonAction
+on_array(void *state)
+{
+	((ValuesCheck *) state)->fits = false;
+	EPRO_JSON_GO_ON;
+}
+
+static EproJsonAction
+on_key(void *state, char *name, bool isnull)
+{
+	ValuesCheck *values = state;
+
+	values->fits = values->fits && name[0] != '\0' && strlen(name) <= MOST_CONTEXT_KEY;
+	EPRO_JSON_GO_ON;
+}
+
+static EproJsonAction
+on_scalar(void *state, char *token, JsonTokenType type)
+{
+	ValuesCheck *values = state;
+
+	values->fits = values->fits && type == JSON_TOKEN_STRING && strlen(token) <= MOST_CONTEXT_VALUE;
+	EPRO_JSON_GO_ON;
 }
 
 static Jsonb *

@@ -31,8 +31,19 @@ extern TimestampTz context_deadline(void);
 extern TimestampTz context_deadline_around(const Budget *budget);
 extern void budget_grant(Budget *budget, TimestampTz until);
 extern void budget_return(Budget *budget);
+extern void budget_refuse_late(const Budget *budget);
 extern bool budget_has_ended(const Budget *budget, const ErrorData *error);
 
+/* How often this process had been canceled at some moment. */
+typedef struct CancelMark
+{
+	uint32		by_others;
+	uint32		by_budgets;
+} CancelMark;
+
+extern bool context_deadline_is_budgets(void);
+extern CancelMark cancel_mark(void);
+extern bool canceled_since(const CancelMark *mark, bool by_budgets);
 extern bool deadline_has_come(TimestampTz deadline, const ErrorData *error);
 
 /* ---- request values ---- */

@@ -132,13 +132,9 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 		MemoryContextSwitchTo(memory);
 		execute(query, rsinfo);
 		remote_return(&budget);
-		/* it may have swallowed the cancel: it is late all the same */
-		if (GetCurrentTimestamp() >= until)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling statement due to its deadline")));
-		budget_return(&budget);
+		budget_refuse_late(&budget);
 		ReleaseCurrentSubTransaction();
+		budget_return(&budget);
 	}
 	PG_CATCH();
 	{
@@ -159,7 +155,7 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
 				 errmsg("deadline exceeded: the query did not end within %s",
 						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout)))),
-				 errdetail("What it had done is rolled back; the transaction around it is not.")));
+				 errdetail("What it had done is rolled back.")));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
@@ -217,11 +213,13 @@ check_shape(TupleDesc given, TupleDesc expected)
 		Form_pg_attribute is = TupleDescAttr(given, i);
 		Form_pg_attribute wanted = TupleDescAttr(expected, i);
 
-		if (is->atttypid != wanted->atttypid)
+		if (is->atttypid != wanted->atttypid ||
+			(wanted->atttypmod >= 0 && is->atttypmod != wanted->atttypmod))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column %d of the query is of type %s, and of type %s in the column definition list",
-							i + 1, format_type_be(is->atttypid), format_type_be(wanted->atttypid)),
+							i + 1, format_type_with_typemod(is->atttypid, is->atttypmod),
+							format_type_with_typemod(wanted->atttypid, wanted->atttypmod)),
 					 errhint("Cast it in the query.")));
 	}
 }

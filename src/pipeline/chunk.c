@@ -283,6 +283,20 @@ take_judged(Chunk *chunk)
 	chunk->n = kept;
 }
 
+/*
+ * Where an error would be taken for a response's own: not if this process was
+ * canceled meanwhile, and a rule or trigger made something else of that.
+ */
+void
+refuse_swallowed_cancel(const Chunk *chunk, bool by_budgets)
+{
+	if (canceled_since(&chunk->mark, by_budgets))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to user request or timeout"),
+				 errdetail("A rule or trigger had caught the cancel.")));
+}
+
 static void
 account_rows(Chunk *chunk, Counts *counts)
 {

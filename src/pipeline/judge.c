@@ -69,10 +69,13 @@ judge_rows(Chunk *chunk)
 			CurrentResourceOwner = owner;
 			if (lookups != NULL)
 				lookup_returned(lookups);
-			if (failure != LOOKUP_PASSED_ON)
-				absorb_lookup_error(chunk, failure, error);
-			else if (!error_is_datas(error->sqlerrcode))
+			if (failure == LOOKUP_PASSED_ON && !error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
+			/* while a lookup is asked, its own budget may cancel */
+			if (failure != LOOKUP_UNANSWERED)
+				refuse_swallowed_cancel(chunk, lookups == NULL);
+			if (lookups != NULL)
+				absorb_lookup_error(chunk, failure, error);
 			else
 				absorb_judging_error(chunk, error);
 		}
@@ -86,6 +89,7 @@ judge_row(Chunk *chunk)
 {
 	Run		   *run = chunk->run;
 
+	chunk->mark = cancel_mark();
 	if (chunk->step == STEP_READ)
 		MemoryContextReset(run->row_memory);
 	MemoryContextSwitchTo(run->row_memory);
@@ -237,6 +241,7 @@ look_up_row(Chunk *chunk)
 	Row		   *row = &chunk->rows[chunk->at];
 	LookupResult result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
 
+	chunk->mark = cancel_mark();
 	chunk->step = STEP_FORM;
 	if (result != LOOKUP_DONE)
 		defer_row(chunk, result == LOOKUP_DEFERS);

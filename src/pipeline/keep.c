@@ -112,6 +112,7 @@ try_store(Chunk *chunk, int from, int to)
 	chunk->batch_at = -1;
 	chunk->again = false;
 	chunk->storing = NULL;
+	chunk->mark = cancel_mark();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
@@ -129,6 +130,8 @@ try_store(Chunk *chunk, int from, int to)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
+		if (error_is_rows(sink, error))
+			refuse_swallowed_cancel(chunk, sink == NULL);
 		if (!error_is_rows(sink, error))
 		{
 			do_without(chunk, error);

@@ -23,6 +23,9 @@
 /* what the caller is told when the run's own timeout is over */
 #define MESSAGE_DEADLINE "deadline exceeded: the run did not end within its timeout"
 
+/* and what the ledger is told when that of a budget around it is */
+#define MESSAGE_BUDGET "deadline exceeded: a budget around the run is over"
+
 /* How a run ended.  The first cause that is set stays. */
 typedef enum Outcome
 {
@@ -99,7 +102,8 @@ typedef struct RunShared
 	double		max_reject_ratio;
 	TimestampTz started_at;
 	TimestampTz deadline;		/* the earlier of both kinds; 0: none */
-	bool		deadline_is_ours;	/* the run's timeout, not the statement's */
+	bool		deadline_is_ours;	/* the run's timeout, */
+	bool		deadline_is_budgets;	/* that of a budget around it, or the statement's */
 	PGPROC	   *caller;			/* whose latch to set */
 	Size		settings_offset;	/* of the caller's settings, serialized */
 	Size		reason_offset;	/* 0: none */

@@ -250,8 +250,9 @@ report_error(void)
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		outcome = shared->deadline != 0 && deadline_has_come(shared->deadline, error) ?
 			OUTCOME_TIMED_OUT : OUTCOME_CANCELED;
-	if (outcome == OUTCOME_TIMED_OUT && shared->deadline_is_ours)
-		shared_fail(shared, outcome, ERRCODE_EPRO_DEADLINE_EXCEEDED, MESSAGE_DEADLINE,
+	if (outcome == OUTCOME_TIMED_OUT && (shared->deadline_is_ours || shared->deadline_is_budgets))
+		shared_fail(shared, outcome, ERRCODE_EPRO_DEADLINE_EXCEEDED,
+					shared->deadline_is_ours ? MESSAGE_DEADLINE : MESSAGE_BUDGET,
 					NULL, worker_number, chunk_number);
 	else
 		shared_fail(shared, outcome, error->sqlerrcode, error->message, error->hint,

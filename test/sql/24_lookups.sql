@@ -97,7 +97,9 @@ SELECT * FROM told;
 SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '10 s', on_timeout => 'warn');
 SELECT stage(51, '{"site": "A"}', '{"site": "SLOW"}');
 SELECT status FROM epro_etl.run('ref', workers => 0, timeout => '50 ms');
+\set VERBOSITY terse
 SELECT status FROM epro_etl.run('ref', workers => 1, timeout => '150 ms');
+\set VERBOSITY default
 SET statement_timeout = '100 ms';
 SELECT * FROM go();
 RESET statement_timeout;
