@@ -98,7 +98,6 @@ static HTAB *answers = NULL;
 static MemoryContext memory = NULL; /* of both */
 
 static void compile(Lookup *lookup);
-static void name_lookup(void *argument);
 static void check_plan(Lookup *lookup);
 static void set_up_parser(ParseState *pstate, void *argument);
 static Node *resolve_item(ParseState *pstate, ColumnRef *reference, Node *column);
@@ -175,35 +174,39 @@ compile(Lookup *lookup)
 	MemoryContext keep = CurrentMemoryContext;
 	const LookupDeclaration *declared = &lookup->declared;
 	SPIPrepareOptions options = {0};
-	ErrorContextCallback naming = {error_context_stack, name_lookup, lookup};
 
 	if (declared->condition != NULL)
 		lookup->condition = checkset_compile(lookup->record, declared->condition,
 											 psprintf("condition of lookup \"%s\"", declared->name));
 	lookup->record->what = psprintf("lookup \"%s\"", declared->name);
-	error_context_stack = &naming;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	options.parserSetup = set_up_parser;
 	options.parserSetupArg = lookup;
 	options.parseMode = RAW_PARSE_PLPGSQL_EXPR;
+	/* planned once; and values never become part of a text sent elsewhere */
+	options.cursorOptions = CURSOR_OPT_GENERIC_PLAN;
 	/* names are resolved again, and may be more, whenever it is planned anew */
 	lookup->items = MemoryContextAllocZero(keep, sizeof(LookupItem) *
 										   lookup->record->record->tts_tupleDescriptor->natts);
-	lookup->plan = plan_keep(SPI_prepare_extended(declared->query, &options), keep);
+	PG_TRY();
+	{
+		lookup->plan = plan_keep(SPI_prepare_extended(declared->query, &options), keep);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(keep);
+
+		/* the query was declared, perhaps long ago: say which it is */
+		if (!error_is_ours(error))
+			error->message = psprintf("%s: %s", lookup->record->what, error->message);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 	check_plan(lookup);
-	error_context_stack = naming.previous;
 	SPI_finish();
 	MemoryContextSwitchTo(keep);
-}
-
-static void
-name_lookup(void *argument)
-{
-	const Lookup *lookup = argument;
-
-	errcontext("lookup \"%s\" of form \"%s\"", lookup->declared.name, lookup->record->form->name);
 }
 
 /* Refuses a query that is no rule. */
@@ -440,12 +443,13 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 }
 
 /*
- * A commit has failed after a question was broken off: a foreign-data wrapper
- * refuses to commit where a connection was lost.  True when it is to be done
- * again; who did not answer is not asked then.
+ * A commit has failed in which references were asked: a foreign-data wrapper
+ * commits there as well, and refuses to where a connection was lost.  True when
+ * that is what it was: then it can be done again.  Answers are kept, and who did
+ * not answer is not asked.
  */
 bool
-lookups_give_up(const ErrorData *error)
+lookups_survive(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 	HASH_SEQ_STATUS all;
@@ -543,7 +547,6 @@ execute(Lookup *lookup)
 
 		parameter->value = record->tts_values[lookup->items[i].column];
 		parameter->isnull = record->tts_isnull[lookup->items[i].column];
-		parameter->pflags = PARAM_FLAG_CONST;
 		parameter->ptype = lookup->items[i].type;
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)

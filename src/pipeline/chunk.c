@@ -167,7 +167,7 @@ static MemoryContext
 begin_chunk(Run *run, Chunk *chunk)
 {
 	run_forget_remotes(run);
-	run->unanswered = false;
+	run->asked = false;
 	run->pipeline = pipeline_refresh(run->pipeline, run->last == STAGE_STORE);
 	claim_set_source(run->claim, &run->pipeline->source);
 	MemoryContextReset(run->chunk_memory);

@@ -239,8 +239,11 @@ static void
 look_up_row(Chunk *chunk)
 {
 	Row		   *row = &chunk->rows[chunk->at];
-	LookupResult result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
+	LookupResult result;
 
+	if (row->form->lookups->n > 0)
+		chunk->run->asked = true;
+	result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
 	chunk->mark = cancel_mark();
 	chunk->step = STEP_FORM;
 	if (result != LOOKUP_DONE)
@@ -395,8 +398,6 @@ absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error)
 	Row		   *row = &chunk->rows[chunk->at];
 	LookupSet  *lookups = row->form->lookups;
 
-	if (failure == LOOKUP_UNANSWERED)
-		chunk->run->unanswered = true;
 	chunk->next_lookup = lookups->current + 1;
 	if (!lookup_settle(lookups, failure, error, &chunk->run->response))
 		defer_row(chunk, true);

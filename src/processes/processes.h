@@ -154,6 +154,7 @@ extern void session_connect(Oid database, Oid login, Oid role,
 							int security_context, char *settings);
 extern void session_begin(void);
 extern void session_commit(void);
+extern void session_commit_reading(Run *run);
 extern int	session_chunk(Run *run, Counts *counts);
 extern int	session_deliver(Run *run);
 extern void session_step_back(int tries);

@@ -127,9 +127,34 @@ session_commit(void)
 }
 
 /*
+ * Ends a transaction that has written nothing.  A server that was asked in it
+ * may be gone by now; that is no matter.
+ */
+void
+session_commit_reading(Run *run)
+{
+	MemoryContext memory = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		session_commit();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(memory);
+
+		if (!run->asked || !lookups_survive(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+}
+
+/*
  * One chunk, one transaction; again, a bounded number of times, when it fell
  * victim to a deadlock or to serialization; again without the responses of a
- * sink that is away, or without asking a reference that broke off; and again in
+ * sink that is away, or when a reference that was asked is gone; and again in
  * smaller parts when another server refuses some of them at the commit.  Returns what run_chunk() does.
  */
 int
@@ -226,7 +251,7 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
 	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
 		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error) ||
-						 (run->unanswered && lookups_give_up(error)))))
+						 (run->asked && ++tries < MOST_TRIES && lookups_survive(error)))))
 	{
 		if (committing)
 			error_strip(error);
