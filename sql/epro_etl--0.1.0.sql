@@ -39,13 +39,17 @@ CREATE TABLE epro_etl.edit_check (
     severity        text NOT NULL CHECK (severity IN ('error', 'warning', 'information')),
     condition       text,
     message         text,
+    timeout         interval CHECK (timeout > '0'),
+    on_timeout      text CHECK (on_timeout IN ('defer', 'reject', 'warn')),
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     removed_at      timestamptz,
-    removed_by      text
+    removed_by      text,
+    CHECK ((timeout IS NULL) = (on_timeout IS NULL))
 );
 CREATE UNIQUE INDEX edit_check_current ON epro_etl.edit_check (form, check_name) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.edit_check IS 'Edit checks of forms; those with removed_at are kept for the ledger and not evaluated';
+COMMENT ON COLUMN epro_etl.edit_check.timeout IS 'Of a lookup, how long its reference may take for an answer; NULL: an expression over the response alone';
 
 CREATE TABLE epro_etl.deid_rule (
     rule_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -102,6 +106,15 @@ CREATE TABLE epro_etl.stream (
     started_at      timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE epro_etl.stream IS 'Streams that are to be up; written by start_stream() and stop_stream() alone, since it says as whom a stream acts';
+
+CREATE TABLE epro_etl.context_server (
+    server          text PRIMARY KEY,
+    settings        regclass NOT NULL,
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user
+);
+COMMENT ON COLUMN epro_etl.context_server.settings IS 'Foreign table over pg_settings of that server; when it is dropped, or another, the server is not told any more';
+COMMENT ON TABLE epro_etl.context_server IS 'Servers of postgres_fdw that are told the remaining time and the request_id of what they are asked';
 
 --
 -- Ledger
@@ -165,7 +178,7 @@ COMMENT ON TABLE epro_etl.finding IS 'What did not hold for which response; neve
 COMMENT ON COLUMN epro_etl.finding.location IS 'JSON Pointer into the payload; the empty pointer is the whole response, NULL a column beside the payload';
 COMMENT ON COLUMN epro_etl.finding.form IS 'NULL when the response names no form of the pipeline; what it names is in quarantine';
 COMMENT ON COLUMN epro_etl.finding.rule IS 'Keyword of the form, name of the edit check, or constraint of the sink';
-COMMENT ON COLUMN epro_etl.finding.kind IS 'schema, check, error (a check raised one), not evaluated (a check was NULL), constraint, conversion, payload, form, subject or deidentify';
+COMMENT ON COLUMN epro_etl.finding.kind IS 'schema, check, error (a check raised one), not evaluated (a check was NULL), unanswered (a lookup was not, in time), constraint, conversion, payload, form, subject or deidentify';
 
 CREATE TABLE epro_etl.quarantine (
     quarantine_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -341,6 +354,12 @@ CREATE FUNCTION epro_etl.context_get(key text) RETURNS text
     AS 'MODULE_PATHNAME', 'epro_etl_context_get';
 COMMENT ON FUNCTION epro_etl.context_get(text) IS 'A value of the request at hand; NULL: not set';
 
+CREATE FUNCTION epro_etl.context_server_of(settings regclass) RETURNS text
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_context_server_of';
+COMMENT ON FUNCTION epro_etl.context_server_of(regclass) IS
+    'The server that a foreign table can tell: one over pg_catalog.pg_settings with the columns name, setting and reset_val, all text, and nothing more; NULL: it cannot';
+
 --
 -- Views
 --
@@ -491,6 +510,40 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION epro_etl.add_edit_check(text, text, text, text, text, text) IS
     'Adds an edit check, an SQL boolean expression over the items of a form, or replaces the one of that name';
+
+CREATE FUNCTION epro_etl.add_lookup(form text, check_name text, query text, severity text DEFAULT 'error',
+                                    condition text DEFAULT NULL, message text DEFAULT NULL,
+                                    timeout interval DEFAULT '1 second', on_timeout text DEFAULT 'defer') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF form IS NULL OR add_lookup.check_name IS NULL OR query IS NULL THEN
+        RAISE EXCEPTION 'form, check_name and query must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF add_lookup.check_name = '' THEN
+        RAISE EXCEPTION 'check_name must not be empty' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF coalesce(add_lookup.severity, '') NOT IN ('error', 'warning', 'information') THEN
+        RAISE EXCEPTION 'unknown severity "%"', add_lookup.severity
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning and information.';
+    END IF;
+    IF coalesce(add_lookup.on_timeout, '') NOT IN ('defer', 'reject', 'warn') THEN
+        RAISE EXCEPTION 'unknown on_timeout "%"', add_lookup.on_timeout
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is defer, reject or warn.';
+    END IF;
+    IF add_lookup.timeout IS NULL OR add_lookup.timeout < '1 millisecond' OR add_lookup.timeout > '1 day' THEN
+        RAISE EXCEPTION 'timeout must be between 1 millisecond and 1 day' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = add_lookup.form AND c.check_name = add_lookup.check_name AND c.removed_at IS NULL;
+    INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message, timeout, on_timeout)
+        VALUES (add_lookup.form, add_lookup.check_name, query, add_lookup.severity, add_lookup.condition, add_lookup.message,
+                add_lookup.timeout, add_lookup.on_timeout);
+    PERFORM epro_etl.compile_form(add_lookup.form);
+END $$;
+COMMENT ON FUNCTION epro_etl.add_lookup(text, text, text, text, text, text, interval, text) IS
+    'Adds an edit check that asks a reference: a boolean SQL expression with subqueries over tables, views, foreign tables or functions, with a time to answer in and what follows without an answer: defer, reject or warn';
 
 CREATE FUNCTION epro_etl.remove_edit_check(form text, check_name text) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -780,6 +833,103 @@ CREATE FUNCTION epro_etl.create_sink(pipeline text, form text, target text, shap
 COMMENT ON FUNCTION epro_etl.create_sink(text, text, text, text) IS
     'Creates a table and adds it as a sink: wide, typed from the form, a column an item that is not removed; or long, a row an item';
 
+CREATE FUNCTION epro_etl.make_context_server(server text, settings text, schema name) RETURNS regclass
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    parts text[] := coalesce(parse_ident(make_context_server.settings), ARRAY[make_context_server.server || '_settings']);
+    handler name;
+    quoted text;
+    made regclass;
+    heard boolean;
+BEGIN
+    IF make_context_server.server IS NULL THEN
+        RAISE EXCEPTION 'server must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    SELECT coalesce(h.proname, '') INTO handler FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+        LEFT JOIN pg_proc h ON h.oid = w.fdwhandler WHERE s.srvname = make_context_server.server;
+    IF handler IS NULL THEN
+        RAISE EXCEPTION 'server "%" does not exist', make_context_server.server
+            USING ERRCODE = 'undefined_object', HINT = 'Make it with CREATE SERVER.';
+    END IF;
+    IF handler <> 'postgres_fdw_handler' THEN
+        RAISE EXCEPTION 'server "%" cannot be told: it is not one of postgres_fdw', make_context_server.server
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Deadlines hold there as far as its foreign-data wrapper reacts to a cancel.';
+    END IF;
+    IF cardinality(parts) = 1 THEN
+        IF make_context_server.schema IS NULL THEN
+            RAISE EXCEPTION 'no schema has been selected to create the table of settings in'
+                USING ERRCODE = 'invalid_schema_name', HINT = 'Name it with settings => ''schema.table''.';
+        END IF;
+        parts := make_context_server.schema::text || parts;
+    END IF;
+    SELECT string_agg(quote_ident(p), '.' ORDER BY n) INTO quoted FROM unnest(parts) WITH ORDINALITY AS u (p, n);
+    made := to_regclass(quoted);
+    IF made IS NULL THEN
+        EXECUTE format('CREATE FOREIGN TABLE %s (name text, setting text, reset_val text) SERVER %I'
+                       ' OPTIONS (schema_name ''pg_catalog'', table_name ''pg_settings'')', quoted, make_context_server.server);
+        EXECUTE format('COMMENT ON FOREIGN TABLE %s IS %L', quoted, 'Settings of the other server; epro_etl tells it deadlines through this table');
+        EXECUTE format('GRANT SELECT, UPDATE (setting) ON %s TO PUBLIC', quoted);
+        made := quoted::regclass;
+    ELSIF epro_etl.context_server_of(made) IS DISTINCT FROM make_context_server.server THEN
+        RAISE EXCEPTION '"%" is there already, and cannot tell server "%"', made, make_context_server.server
+            USING ERRCODE = 'duplicate_table', HINT = 'Drop it, or name another with settings => ''schema.table''.';
+    END IF;
+
+    BEGIN
+        EXECUTE format('UPDATE ONLY %s SET setting = ''86399999'' WHERE name = ''statement_timeout''', made);
+        EXECUTE format('SELECT setting = ''86399999'' FROM ONLY %s WHERE name = ''statement_timeout''', made) INTO heard;
+        EXECUTE format('UPDATE ONLY %s SET setting = reset_val WHERE name = ''statement_timeout''', made);
+    EXCEPTION
+        WHEN OTHERS THEN
+            RAISE EXCEPTION 'server "%" cannot be told: %', make_context_server.server, SQLERRM
+                USING ERRCODE = SQLSTATE,
+                      HINT = 'It must be a PostgreSQL server that can be reached, and the current user needs a user mapping for it.';
+    END;
+    IF heard IS NOT TRUE THEN
+        RAISE EXCEPTION 'server "%" does not keep what it is told', make_context_server.server
+            USING ERRCODE = 'feature_not_supported', HINT = 'It must be a PostgreSQL server.';
+    END IF;
+    INSERT INTO epro_etl.context_server (server, settings) VALUES (make_context_server.server, made)
+        ON CONFLICT (server) DO UPDATE SET settings = excluded.settings, added_at = now(), added_by = session_user;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION epro_etl.make_context_server(text, text, name) IS
+    'What add_context_server() does, with the schema for a table whose name has none';
+
+-- not pinned: where a table of an unqualified name goes is for the caller's search path to say
+CREATE FUNCTION epro_etl.add_context_server(server text, settings text DEFAULT NULL) RETURNS regclass
+    LANGUAGE sql VOLATILE
+    RETURN epro_etl.make_context_server($1, $2, pg_catalog.current_schema());
+COMMENT ON FUNCTION epro_etl.add_context_server(text, text) IS
+    'Lets a server of postgres_fdw be told the remaining time, as its statement_timeout, and the request_id, in its application_name; makes the foreign table that it is told through, by default <server>_settings';
+
+CREATE FUNCTION epro_etl.remove_context_server(server text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    gone regclass;
+    found boolean := false;
+BEGIN
+    FOR gone IN DELETE FROM epro_etl.context_server c
+                WHERE c.server = remove_context_server.server OR epro_etl.context_server_of(c.settings) = remove_context_server.server
+                RETURNING c.settings LOOP
+        found := true;
+        IF epro_etl.context_server_of(gone) IS NOT NULL THEN
+            EXECUTE format('DROP FOREIGN TABLE %s', gone);
+        END IF;
+    END LOOP;
+    IF NOT found THEN
+        RAISE EXCEPTION 'server "%" is not one that is told', remove_context_server.server
+            USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.context_server.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.remove_context_server(text) IS
+    'A server is not told any more; drops the foreign table that it was told through';
+
 CREATE FUNCTION epro_etl.cancel_run(run_id bigint) RETURNS boolean
     LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
@@ -967,6 +1117,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');

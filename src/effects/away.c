@@ -112,8 +112,7 @@ error_is_away(const Sink *sink, const ErrorData *error)
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED))
 		return false;
 	/* a cancel raised by the other server says nothing about us */
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
-		strcmp(error->funcname, "ProcessInterrupts") == 0)
+	if (error_is_own_cancel(error))
 		return out_of_patience;
 	return true;
 }

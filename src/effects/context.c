@@ -31,12 +31,17 @@
 /* how often a cancel comes again that was swallowed */
 #define AGAIN_MS 20
 
+/* by how much another server's clock may be ahead when a time is over */
+#define EARLY_MS 5
+
 static Budget *innermost = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
 static volatile sig_atomic_t canceled = false;
 
 static TimestampTz statement_deadline(void);
-static TimestampTz earliest(void);
+static TimestampTz earliest_of(const Budget *budget);
+static TimestampTz sooner(TimestampTz one, TimestampTz other);
+static TimestampTz moment_of(const ErrorData *error, TimestampTz deadline);
 static void arm(void);
 static void on_timer(void);
 static Jsonb *parse_values(const char *text);
@@ -45,12 +50,14 @@ static Jsonb *parse_values(const char *text);
 TimestampTz
 context_deadline(void)
 {
-	TimestampTz statement = statement_deadline();
-	TimestampTz budget = earliest();
+	return sooner(statement_deadline(), earliest_of(innermost));
+}
 
-	if (statement == 0 || budget == 0)
-		return Max(statement, budget);
-	return Min(statement, budget);
+/* The same without a budget and what is within it. */
+TimestampTz
+context_deadline_around(const Budget *budget)
+{
+	return sooner(statement_deadline(), earliest_of(budget->outer));
 }
 
 /*
@@ -89,8 +96,8 @@ budget_return(Budget *budget)
 bool
 budget_has_ended(const Budget *budget, const ErrorData *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz statement = statement_deadline();
+	TimestampTz now = moment_of(error, context_deadline());
 
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || now < budget->until ||
 		(statement != 0 && now >= statement))
@@ -101,6 +108,35 @@ budget_has_ended(const Budget *budget, const ErrorData *error)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Called where an error arrives: if it is a cancel, is it because of this
+ * deadline?
+ */
+bool
+deadline_has_come(TimestampTz deadline, const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		moment_of(error, deadline) >= deadline;
+}
+
+/*
+ * When an error happened: now, mostly.  A server that was told the time that is
+ * left ends its statement when that is over by its own clock, which may go a
+ * little faster; then the deadline is the moment.  Not when somebody has just
+ * canceled us: then there is no telling.
+ */
+static TimestampTz
+moment_of(const ErrorData *error, TimestampTz deadline)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		is_remote = error->funcname == NULL || strcmp(error->funcname, "ProcessInterrupts") != 0;
+
+	if (deadline != 0 && now < deadline && is_remote && !QueryCancelPending &&
+		deadline - now <= EARLY_MS * INT64CONST(1000))
+		return deadline;
+	return now;
 }
 
 /* Sets a value until the transaction's end; NULL takes it away. */
@@ -177,25 +213,34 @@ context_values(void)
 		parse_values(epro_context);
 }
 
-/* When the statement at hand times out; 0: never. */
+/* When the statement at hand times out, or its transaction; 0: never. */
 static TimestampTz
 statement_deadline(void)
 {
-	return get_timeout_active(STATEMENT_TIMEOUT) ?
+	TimestampTz statement = get_timeout_active(STATEMENT_TIMEOUT) ?
 		get_timeout_finish_time(STATEMENT_TIMEOUT) : 0;
+	TimestampTz transaction = EPRO_HAS_TRANSACTION_TIMEOUT && get_timeout_active(EPRO_TRANSACTION_TIMEOUT) ?
+		get_timeout_finish_time(EPRO_TRANSACTION_TIMEOUT) : 0;
+
+	return sooner(statement, transaction);
 }
 
+/* The earliest end of a budget and those around it; 0: there is none. */
 static TimestampTz
-earliest(void)
+earliest_of(const Budget *budget)
 {
 	TimestampTz first = 0;
 
-	for (const Budget *budget = innermost; budget != NULL; budget = budget->outer)
-	{
-		if (first == 0 || budget->until < first)
-			first = budget->until;
-	}
+	for (; budget != NULL; budget = budget->outer)
+		first = sooner(first, budget->until);
 	return first;
+}
+
+/* The earlier of two instants, of which each may be 0: never. */
+static TimestampTz
+sooner(TimestampTz one, TimestampTz other)
+{
+	return one == 0 || other == 0 ? Max(one, other) : Min(one, other);
 }
 
 static void
@@ -205,7 +250,7 @@ arm(void)
 		return;
 	if (timer == MAX_TIMEOUTS)
 		timer = RegisterTimeout(USER_TIMEOUT, on_timer);
-	enable_timeout_every(timer, earliest(), AGAIN_MS);
+	enable_timeout_every(timer, earliest_of(innermost), AGAIN_MS);
 }
 
 /* In a signal handler: cancels the statement at hand, as a timeout does. */

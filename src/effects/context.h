@@ -28,14 +28,22 @@ typedef struct Budget
 
 /* ---- deadline ---- */
 extern TimestampTz context_deadline(void);
+extern TimestampTz context_deadline_around(const Budget *budget);
 extern void budget_grant(Budget *budget, TimestampTz until);
 extern void budget_return(Budget *budget);
 extern bool budget_has_ended(const Budget *budget, const ErrorData *error);
+
+extern bool deadline_has_come(TimestampTz deadline, const ErrorData *error);
 
 /* ---- request values ---- */
 extern bool context_check(char **value, void **extra, GucSource source);
 extern void context_set(const char *key, const char *value);
 extern char *context_get(const char *key);
 extern Jsonb *context_values(void);
+
+/* ---- remote.c: other servers are told both ---- */
+extern void remote_watch(void);
+extern void remote_return(const Budget *budget);
+extern Oid	remote_settings_server(Oid relid);
 
 #endif							/* EPRO_ETL_CONTEXT_H */

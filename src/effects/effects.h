@@ -54,6 +54,7 @@ extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
 extern ErrorData *error_take(MemoryContext memory);
 extern bool error_is_ours(const ErrorData *error);
+extern bool error_is_own_cancel(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 
@@ -119,6 +120,8 @@ extern void claim_set_source(Claim *claim, const Source *source);
 extern int	claim_chunk(Claim *claim, int most, HeapTuple *rows);
 extern void claim_addressed(Claim *claim, const Address *addresses, int n,
 							bool take, HeapTuple *rows, ClaimFate *fates);
+extern Address claim_address(Claim *claim, HeapTuple row);
+extern void claim_let_go(Claim *claim, int n);
 extern void claim_rewind(Claim *claim);
 extern void claim_accept(Claim *claim);
 extern void claim_read(Claim *claim, HeapTuple row, Response *response);

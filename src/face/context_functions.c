@@ -10,6 +10,7 @@
 #include "effects/context.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -24,6 +25,7 @@ PG_FUNCTION_INFO_V1(epro_etl_with_timeout);
 PG_FUNCTION_INFO_V1(epro_etl_context_deadline);
 PG_FUNCTION_INFO_V1(epro_etl_context_set);
 PG_FUNCTION_INFO_V1(epro_etl_context_get);
+PG_FUNCTION_INFO_V1(epro_etl_context_server_of);
 
 static void execute_within(const char *query, TimestampTz until, Interval *timeout,
 						   ReturnSetInfo *rsinfo);
@@ -103,6 +105,17 @@ epro_etl_context_get(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(value));
 }
 
+/* context_server_of(settings): the server that a table can tell, or NULL. */
+Datum
+epro_etl_context_server_of(PG_FUNCTION_ARGS)
+{
+	Oid			server = remote_settings_server(PG_GETARG_OID(0));
+
+	if (!OidIsValid(server))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(GetForeignServer(server)->servername));
+}
+
 /* In a subtransaction, under a budget of its own. */
 static void
 execute_within(const char *query, TimestampTz until, Interval *timeout,
@@ -118,6 +131,7 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 	{
 		MemoryContextSwitchTo(memory);
 		execute(query, rsinfo);
+		remote_return(&budget);
 		/* it may have swallowed the cancel: it is late all the same */
 		if (GetCurrentTimestamp() >= until)
 			ereport(ERROR,

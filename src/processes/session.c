@@ -32,6 +32,7 @@
 #define MOST_TRIES 10
 #define FIRST_PAUSE_MS 4
 
+static void be_known_elsewhere(void);
 static void commit_patiently(Run *run);
 static int	begin_again(Run *run, MemoryContext memory, bool committing, int tries);
 
@@ -84,7 +85,22 @@ session_connect(Oid database, Oid login, Oid role, int security_context,
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
+	be_known_elsewhere();
 	CommitTransactionCommand();
+}
+
+/*
+ * On other servers, connections of ours bear our own title, from the first
+ * moment on, unless somebody has said what they are to bear.
+ */
+static void
+be_known_elsewhere(void)
+{
+	const char *setting = "postgres_fdw.application_name";
+	const char *title = GetConfigOption(setting, true, false);
+
+	if (title == NULL || title[0] == '\0')
+		SetConfigOption(setting, "%a", PGC_USERSET, PGC_S_SESSION);
 }
 
 /* Starts a transaction as the acting role, under a snapshot of its own. */
@@ -113,18 +129,18 @@ session_commit(void)
 /*
  * One chunk, one transaction; again, a bounded number of times, when it fell
  * victim to a deadlock or to serialization; again without the responses of a
- * sink that is away; and again in smaller parts when another server refuses
- * some of them at the commit.  Returns what run_chunk() does.
+ * sink that is away, or without asking a reference that broke off; and again in
+ * smaller parts when another server refuses some of them at the commit.  Returns what run_chunk() does.
  */
 int
 session_chunk(Run *run, Counts *counts)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	volatile int tries = 0;
-	volatile int claimed = -1;
+	volatile int seen = -1;
 	volatile bool committing;
 
-	while (claimed < 0)
+	while (seen < 0)
 	{
 		committing = false;
 		PG_TRY();
@@ -132,7 +148,7 @@ session_chunk(Run *run, Counts *counts)
 			memset(counts, 0, sizeof(*counts));
 			session_begin();
 			MemoryContextSwitchTo(memory);
-			claimed = run_chunk(run, counts);
+			seen = run_chunk(run, counts);
 			committing = true;
 			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
@@ -142,11 +158,11 @@ session_chunk(Run *run, Counts *counts)
 		{
 			tries = begin_again(run, memory, committing, tries);
 			claim_rewind(run->claim);
-			claimed = -1;
+			seen = -1;
 		}
 		PG_END_TRY();
 	}
-	return claimed;
+	return seen;
 }
 
 /*
@@ -209,7 +225,8 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
 	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
-		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error))))
+		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error) ||
+						 (run->unanswered && lookups_give_up(error)))))
 	{
 		if (committing)
 			error_strip(error);
