@@ -18,9 +18,11 @@
 
 #include "effects/context.h"
 #include "effects/effects.h"
+#include "libpq/pqsignal.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
@@ -36,7 +38,15 @@
 
 static Budget *innermost = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
-static volatile sig_atomic_t canceled = false;
+
+/*
+ * Whose cancel is it?  Others cancel by SIGINT, also statement_timeout and
+ * lock_timeout; so these are counted.  It is ours while the timer has fired and
+ * none has come since.
+ */
+static volatile sig_atomic_t canceled = false;	/* the timer has fired */
+static volatile uint32 cancels = 0; /* of others, ever */
+static volatile uint32 cancels_before = 0;	/* when the timer fired */
 
 static TimestampTz statement_deadline(void);
 static TimestampTz earliest_of(const Budget *budget);
@@ -44,6 +54,7 @@ static TimestampTz sooner(TimestampTz one, TimestampTz other);
 static TimestampTz moment_of(const ErrorData *error, TimestampTz deadline);
 static void arm(void);
 static void on_timer(void);
+static void on_cancel(SIGNAL_ARGS);
 static Jsonb *parse_values(const char *text);
 
 /* When what is going on has to end, whoever says so; 0: never. */
@@ -81,9 +92,13 @@ budget_return(Budget *budget)
 	Assert(innermost == budget);
 	innermost = budget->outer;
 	disable_timeout(timer, false);
-	/* a cancel that is on its way is for nobody any more */
-	if (canceled)
+	/* a cancel that is on its way is for nobody any more, but for others' */
+	if (canceled && cancels == cancels_before)
+	{
 		QueryCancelPending = false;
+		if (cancels != cancels_before)
+			InterruptPending = QueryCancelPending = true;
+	}
 	canceled = false;
 	arm();
 }
@@ -91,7 +106,8 @@ budget_return(Budget *budget)
 /*
  * Called where an error arrives that came from inside a budget, before anything
  * is rolled back: was it the end of this budget?  Not if one around it has
- * ended as well, or the statement's time: then it is theirs to say.
+ * ended as well, or the statement's time, or if somebody else has canceled: then
+ * it is theirs to say.
  */
 bool
 budget_has_ended(const Budget *budget, const ErrorData *error)
@@ -100,7 +116,9 @@ budget_has_ended(const Budget *budget, const ErrorData *error)
 	TimestampTz now = moment_of(error, context_deadline());
 
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || now < budget->until ||
-		(statement != 0 && now >= statement))
+		(statement != 0 && now >= statement) ||
+		(canceled && cancels != cancels_before) ||
+		(!canceled && error_is_own_cancel(error)))
 		return false;
 	for (const Budget *outer = budget->outer; outer != NULL; outer = outer->outer)
 	{
@@ -131,9 +149,8 @@ static TimestampTz
 moment_of(const ErrorData *error, TimestampTz deadline)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		is_remote = error->funcname == NULL || strcmp(error->funcname, "ProcessInterrupts") != 0;
 
-	if (deadline != 0 && now < deadline && is_remote && !QueryCancelPending &&
+	if (deadline != 0 && now < deadline && !error_is_own_cancel(error) && !QueryCancelPending &&
 		deadline - now <= EARLY_MS * INT64CONST(1000))
 		return deadline;
 	return now;
@@ -249,7 +266,10 @@ arm(void)
 	if (innermost == NULL)
 		return;
 	if (timer == MAX_TIMEOUTS)
+	{
 		timer = RegisterTimeout(USER_TIMEOUT, on_timer);
+		pqsignal(SIGINT, on_cancel);
+	}
 	enable_timeout_every(timer, earliest_of(innermost), AGAIN_MS);
 }
 
@@ -257,12 +277,25 @@ arm(void)
 static void
 on_timer(void)
 {
+	uint32		others = cancels;
+
 	/* if somebody else has canceled it, that is what it will be */
 	if (!QueryCancelPending)
+	{
+		cancels_before = others;
 		canceled = true;
+	}
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
+}
+
+/* In place of the server's handler, which it calls. */
+static void
+on_cancel(SIGNAL_ARGS)
+{
+	cancels++;
+	StatementCancelHandler(postgres_signal_arg);
 }
 
 /* Check hook of the setting: a JSON object of bounded size, as context_set() writes. */

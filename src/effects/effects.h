@@ -229,7 +229,7 @@ extern void sink_came_back(const Sink *sink);
 extern bool error_is_away(const Sink *sink, const ErrorData *error);
 extern bool error_is_rows(const Sink *sink, const ErrorData *error);
 extern void patience_begin(int milliseconds);
-extern void patience_end(void);
+extern void patience_end(const ErrorData *error);
 
 /* ---- outbox.c: rows for a sink that was away ---- */
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,

@@ -125,7 +125,7 @@ try_store(Chunk *chunk, int from, int to)
 		ErrorData  *error = error_take(memory);
 		Sink	   *sink = chunk->storing;
 
-		patience_end();
+		patience_end(error);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
@@ -205,7 +205,7 @@ insert_batch(Chunk *chunk, Sink *sink, int n)
 	chunk->storing = sink;
 	patience_begin(run->parcels != NULL ? epro_sink_timeout : 0);
 	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
-	patience_end();
+	patience_end(NULL);
 	chunk->storing = NULL;
 }
 
@@ -486,14 +486,14 @@ deliver_to(Run *run, Sink *sink)
 		patience_begin(epro_sink_timeout);
 		outbox_deliver(sink, run->most > 0 ? Min(run->most, MOST_DELIVERED) : MOST_DELIVERED,
 					   &run->delivered);
-		patience_end();
+		patience_end(NULL);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = error_take(memory);
 
-		patience_end();
+		patience_end(error);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;

@@ -99,4 +99,16 @@ SELECT epro_etl.context_set('k', repeat('v', 257));
 DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM epro_etl.context_set('k' || i, repeat('v', 250)); END LOOP; END $$;
 SET epro_etl.context = 'no object';
 SET epro_etl.context = '{"a": ';
+-- two cancels before anybody looks: the statement's stands, whichever was first
+CREATE FUNCTION deaf(mb int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE s text := repeat(repeat('x', 1000000), mb);
+BEGIN
+    RETURN length(md5(s) || md5(s) || md5(s));
+END $$;
+SET statement_timeout = '50 ms';
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('100 ms', 'SELECT t22.deaf(100)') AS t (n int)$$);
+SET statement_timeout = '100 ms';
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('50 ms', 'SELECT t22.deaf(100)') AS t (n int)$$);
+RESET statement_timeout;
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('50 ms', 'SELECT t22.deaf(100)') AS t (n int)$$);
 SELECT probe.close_area('t22');
