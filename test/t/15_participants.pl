@@ -4,8 +4,8 @@
 # on, and on the other servers nothing runs any more, at once. A server that is
 # down is named by its hop as well. Row security there goes by the login.
 #
-# What is too slow sleeps, once for as long as the issue has it (100 ms under
-# 50 ms) and once for a minute: what is left behind of that cannot be missed.
+# What is too slow sleeps, once for 100 ms under a budget of 50 ms and once for a
+# minute: what is left behind of that cannot be missed.
 use strict;
 use warnings FATAL => 'all';
 
