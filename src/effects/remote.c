@@ -174,8 +174,7 @@ remote_settings_server(Oid relid)
 	fits = schema != NULL && strcmp(schema, "pg_catalog") == 0 &&
 		name != NULL && strcmp(name, "pg_settings") == 0 &&
 		RelationGetNumberOfAttributes(relation) == lengthof(column_name) &&
-		relation->trigdesc == NULL && !relation->rd_rel->relhasrules &&
-		!relation->rd_rel->relrowsecurity && !relation->rd_rel->relispartition;
+		relation->trigdesc == NULL && !relation->rd_rel->relispartition;
 	for (int i = 0; fits && i < (int) lengthof(column_name); i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), i);
