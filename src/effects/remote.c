@@ -253,7 +253,7 @@ tell_sinks(ModifyTableState *state, EState *estate)
 
 		if (kind == RELKIND_FOREIGN_TABLE)
 			parts = list_make1_oid(RelationGetRelid(result->ri_RelationDesc));
-		else if (kind == RELKIND_PARTITIONED_TABLE)
+		else if (kind == RELKIND_PARTITIONED_TABLE && OidIsValid(find_settings(InvalidOid)))
 			parts = find_all_inheritors(RelationGetRelid(result->ri_RelationDesc), NoLock, NULL);
 		foreach(cell, parts)
 		{
@@ -489,15 +489,17 @@ give_back(void)
 
 		/* a connection whose server or mapping is dropped is closed */
 		if ((listener->known && is_own(&listener->told)) || server == NULL ||
-			find_mapping(listener->user, listener->server) != listener->mapping)
+			!SearchSysCacheExists1(USERMAPPINGOID, ObjectIdGetDatum(listener->mapping)))
 			continue;
 		settings = find_settings(listener->server);
-		if (!OidIsValid(settings) || !tell(settings, listener->user, &own))
+		if (!OidIsValid(settings) ||
+			find_mapping(listener->user, listener->server) != listener->mapping ||
+			!tell(settings, listener->user, &own))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("server \"%s\" has a deadline of this transaction that cannot be given back",
 							server->servername),
-					 errdetail("Its table of settings, or the privilege to use it, was taken away in this transaction."),
+					 errdetail("Its table of settings, or the privilege to use it, or the user mapping is another since."),
 					 errhint("Do that in a transaction of its own.")));
 		note_told(listener->mapping, listener->server, listener->user, &own);
 	}
@@ -557,8 +559,9 @@ find_mapping(Oid user, Oid server)
 }
 
 /*
- * The registered table of a server's settings; InvalidOid: none.  Whoever finds
- * it is checked anew each time: it is somebody's table, and may have changed.
+ * The registered table of a server's settings, or, for InvalidOid, of any;
+ * InvalidOid: there is none.  It is checked anew each time: it is somebody's
+ * table, and may have changed.
  */
 static Oid
 find_settings(Oid server)
@@ -580,7 +583,8 @@ find_settings(Oid server)
 		bool		isnull;
 		Oid			settings = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(relation), &isnull));
 
-		if (!isnull && server_of(settings) == server && remote_settings_server(settings) == server)
+		if (!isnull && (!OidIsValid(server) || (server_of(settings) == server &&
+												remote_settings_server(settings) == server)))
 			found = settings;
 	}
 	systable_endscan(scan);

@@ -58,7 +58,7 @@ sub within
 	return "SELECT * FROM epro_etl.with_timeout('$budget', \$q\$$query\$q\$) AS t (x $type)";
 }
 
-parts('main', qw(registered remaining nested given_back rolled_back own_is_shorter cursors copied inserted read_only whose request
+parts('main', qw(registered remaining nested given_back rolled_back own_is_shorter cursors copied inserted read_only whose clocks request
 	round_trips workers ends killed down dangling dropped_meanwhile dumped));
 
 $_->close foreach ($here, $there);
@@ -335,6 +335,28 @@ sub whose
 	return;
 }
 
+# The other server's clock may be a little ahead, so that its own timeout is the
+# first to come: whose end it was is the same then. A function raises what the
+# other server would, so long before the deadline.
+sub clocks
+{
+	$here->query(q{CREATE FUNCTION ends_before(early interval) RETURNS int LANGUAGE plpgsql AS $$
+		BEGIN
+			WHILE clock_timestamp() < epro_etl.context_deadline() - early LOOP NULL; END LOOP;
+			RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout';
+		END $$});
+	my $early = q{SELECT ends_before('%s')};
+	my $inner = q{SELECT x FROM epro_etl.with_timeout('%s', 'SELECT ends_before(''3 ms'')') AS t (x int)};
+
+	refused($here, within('200 ms', sprintf($early, '3 ms')), 'EP001', qr/within 00:00:00\.2$/m, 'clocks: a little early');
+	refused($here, within('500 ms', sprintf($early, '450 ms')), '57014', qr/statement timeout/, 'clocks: much too early');
+	refused($here, within('200 ms', sprintf($inner, '201 ms')), 'EP001', qr/within 00:00:00\.2$/m, 'clocks: the outer one ends first');
+	refused($here, within('201 ms', sprintf($inner, '199 ms')), 'EP001', qr/within 00:00:00\.199$/m, 'clocks: the inner one ends first');
+	refused($here, 'SET statement_timeout = 200; ' . within('201 ms', sprintf($early, '3 ms')), '57014', qr/statement timeout/, 'clocks: the statement ends first');
+	$here->query('RESET statement_timeout');
+	return;
+}
+
 sub request
 {
 	my $named = EproTest::Psql->new($node, name => 'gateway');
@@ -574,7 +596,12 @@ sub dropped_meanwhile
 	refused($here, 'COMMIT', '55000', qr/server "far" has a deadline.*HINT/s, 'dropped meanwhile');
 	is($here->query('SELECT ms FROM told'), 0, 'dropped meanwhile: its own');
 	between($here->query(within('10 s', 'SELECT ms FROM told')), 9000, 10000, 'dropped meanwhile: it is there still');
-	# with the server goes the connection
+	# so is a connection that cannot be found any more
+	$here->query(q{CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS (user 'postgres', password_required 'false')});
+	$here->query('BEGIN; SET LOCAL ROLE nobody; SET LOCAL statement_timeout = 10000; SELECT ms FROM told; RESET ROLE; CREATE USER MAPPING FOR nobody SERVER far');
+	refused($here, 'COMMIT', '55000', qr/server "far" has a deadline.*HINT/s, 'dropped meanwhile: another user mapping');
+	# with the mapping, or the server, goes the connection
+	$here->query('BEGIN; SET LOCAL ROLE nobody; SET LOCAL statement_timeout = 10000; SELECT ms FROM told; RESET ROLE; DROP USER MAPPING FOR PUBLIC SERVER far; COMMIT');
 	$here->query(q{CREATE SERVER short FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '} . "$host', port '$port', dbname 'postgres'); CREATE USER MAPPING FOR CURRENT_USER SERVER short OPTIONS (user 'postgres')");
 	$here->query(q{SELECT epro_etl.add_context_server('short')});
 	$here->query(q{BEGIN; SET LOCAL statement_timeout = 10000; SELECT count(*) FROM short_settings; DROP SERVER short CASCADE; COMMIT});
