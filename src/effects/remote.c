@@ -85,7 +85,6 @@ static ExecutorRun_hook_type run_before_us = NULL;
 
 static void tell_and_run(EPRO_RUN_PARAMETERS);
 static bool has_something_to_tell(void);
-static void tell_servers_of(QueryDesc *query);
 static bool tell_servers_below(PlanState *state, void *estate);
 static void tell_sinks(ModifyTableState *state, EState *estate);
 static void tell_server(Oid server, Oid user);
@@ -192,7 +191,7 @@ static void
 tell_and_run(EPRO_RUN_PARAMETERS)
 {
 	if (has_something_to_tell() && !ScanDirectionIsNoMovement(direction))
-		tell_servers_of(query);
+		(void) tell_servers_below(query->planstate, query->estate);
 	if (run_before_us)
 		run_before_us(EPRO_RUN_ARGUMENTS);
 	else
@@ -208,18 +207,7 @@ has_something_to_tell(void)
 		!telling && !IsInParallelMode() && !RecoveryInProgress();
 }
 
-/* The plan is initialised, and nothing was sent for it yet. */
-static void
-tell_servers_of(QueryDesc *query)
-{
-	EState	   *estate = query->estate;
-	ListCell   *cell;
-
-	(void) tell_servers_below(query->planstate, estate);
-	foreach(cell, estate->es_subplanstates)
-		(void) tell_servers_below(lfirst(cell), estate);
-}
-
+/* For a plan that is initialised: nothing was sent for it yet. */
 static bool
 tell_servers_below(PlanState *state, void *estate)
 {
