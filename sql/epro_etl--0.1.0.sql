@@ -880,7 +880,7 @@ BEGIN
 
     BEGIN
         EXECUTE format('UPDATE ONLY %s SET setting = ''86399999'' WHERE name = ''statement_timeout''', made);
-        EXECUTE format('SELECT setting = ''86399999'' FROM ONLY %s WHERE name = ''statement_timeout''', made) INTO heard;
+        EXECUTE format('SELECT setting <> reset_val FROM ONLY %s WHERE name = ''statement_timeout''', made) INTO heard;
         EXECUTE format('UPDATE ONLY %s SET setting = reset_val WHERE name = ''statement_timeout''', made);
     EXCEPTION
         WHEN OTHERS THEN

@@ -58,7 +58,6 @@ static volatile uint32 cancels = 0; /* of others, ever */
 static volatile uint32 cancels_before = 0;	/* when the timer fired */
 static volatile uint32 firings = 0; /* of the timer, ever */
 
-
 static TimestampTz statement_deadline(void);
 static TimestampTz earliest_of(const Budget *budget);
 static TimestampTz sooner(TimestampTz one, TimestampTz other);
