@@ -165,6 +165,7 @@ open_run(Pipeline **pipeline)
 		start.session_user = shared->session_user;
 		start.current_user = shared->current_user;
 		start.started_at = shared->started_at;
+		start.context = context_values();
 		versions = pipeline_versions(shared->pipeline_id);
 		run_id = account_open_run(&start, versions);
 		account_open_worker(run_id, worker_number);
