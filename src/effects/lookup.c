@@ -8,10 +8,11 @@
  * for a while, and a bounded number of them.  Without one of these items there
  * is no question: the lookup could not be evaluated.
  *
- * Each question has a budget of its own within whatever is left.  A reference
- * that does not answer, three questions in a row, is not asked any more for a
- * pause, which doubles while it stays so: the circuit is open.  What becomes of
- * the responses meanwhile is declared with the lookup.
+ * Each question has a budget of its own within whatever is left.  One that was
+ * not answered is not asked again for a pause, which doubles while it stays so.
+ * Nor is any, of a reference that did not answer three different questions in a
+ * row: the circuit is open.  What becomes of the responses meanwhile is declared
+ * with the lookup.
  *
  * Circuits and answers are private to the process, and forgotten when a run
  * begins.  Each worker asks one question at a time.
@@ -81,7 +82,7 @@ typedef enum AnswerKind
 	ANSWER_YES = 0,
 	ANSWER_NO,
 	ANSWER_NULL,
-	ANSWER_NOT_ASKED			/* the circuit is open; never kept */
+	ANSWER_NOT_ASKED			/* there was none, and it is not asked now */
 } AnswerKind;
 
 typedef struct Answer
@@ -90,7 +91,8 @@ typedef struct Answer
 	char	   *question;
 	int			len;
 	AnswerKind	kind;
-	TimestampTz given_at;
+	int			failures;		/* in a row, of ANSWER_NOT_ASKED */
+	TimestampTz good_until;
 } Answer;
 
 static HTAB *circuits = NULL;
@@ -105,11 +107,14 @@ static int	item_of_column(Lookup *lookup, int column);
 static AnswerKind ask(LookupSet *set, Lookup *lookup);
 static AnswerKind execute(Lookup *lookup);
 static bool spell_question(const Lookup *lookup, StringInfo question);
-static Answer *find_answer(StringInfo question, bool add, bool *found);
+static void note_unanswered(const Lookup *lookup);
+static Answer *find_answer(StringInfo question);
+static Answer *place_for_answer(StringInfo question);
+static uint64 hash_of(StringInfo question);
 static void prepare_memory(void);
 static Circuit *find_circuit(const Lookup *lookup);
 static bool circuit_is_open(const Lookup *lookup);
-static long open_circuit(Circuit *circuit);
+static long pause_after(int failures);
 static void circuit_failed(const Lookup *lookup, const ErrorData *error);
 static bool settle_unanswered(const Lookup *lookup, Response *response, const char *message);
 
@@ -355,7 +360,7 @@ look_up(LookupSet *set, Response *response, int from)
 				break;
 			case ANSWER_NOT_ASKED:
 				if (!settle_unanswered(lookup, response,
-									   "the reference is not asked for now: it did not answer several times in a row"))
+									   "the reference is not asked for now, since it did not answer before"))
 					return LOOKUP_DEFERS_UNASKED;
 				break;
 		}
@@ -433,6 +438,7 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 						declared->name, set->items->form->name, unpack_sql_state(error->sqlerrcode)),
 				 errhint("Does what it names still exist, and may role \"%s\" read it?",
 						 GetUserNameFromId(GetUserId(), false))));
+	note_unanswered(lookup);
 	circuit_failed(lookup, error);
 	message = error->sqlerrcode == ERRCODE_QUERY_CANCELED ?
 		psprintf("the reference did not answer within " INT64_FORMAT " ms", declared->timeout / 1000) :
@@ -442,30 +448,21 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 }
 
 /*
- * A commit has failed in which references were asked: a foreign-data wrapper
- * commits there as well, and refuses to where a connection was lost.  True when
- * that is what it was: then it can be done again.  Answers are kept, and who did
- * not answer is not asked.
+ * Was a connection lost over which a reference had been asked?  A foreign-data
+ * wrapper then refuses to commit, and the transaction is to be done again.
+ * Answers are kept, and what was not answered is not asked again at once.
  */
 bool
-lookups_survive(const ErrorData *error)
+lookup_lost_connection(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-	HASH_SEQ_STATUS all;
-	Circuit    *circuit;
 
-	if (circuits == NULL || (category != MAKE_SQLSTATE('0', '8', '0', '0', '0') &&
-							 category != MAKE_SQLSTATE('H', 'V', '0', '0', '0')))
-		return false;
-	hash_seq_init(&all, circuits);
-	while ((circuit = hash_seq_search(&all)) != NULL)
-	{
-		if (circuit->failures == 0)
-			continue;
-		circuit->failures = Max(circuit->failures, MOST_FAILURES);
-		open_circuit(circuit);
-	}
-	return true;
+	/* one that could not be reached has no part in the transaction */
+	return error->sqlerrcode != ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION &&
+		(category == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION) ||
+		 category == ERRCODE_TO_CATEGORY(ERRCODE_FDW_ERROR) ||
+		 category == ERRCODE_TO_CATEGORY(ERRCODE_ADMIN_SHUTDOWN)) &&
+		error->sqlerrcode != ERRCODE_QUERY_CANCELED;
 }
 
 /* A run begins: what was answered, and who did not answer, was another's. */
@@ -503,13 +500,12 @@ ask(LookupSet *set, Lookup *lookup)
 	StringInfoData question;
 	Answer	   *answer;
 	AnswerKind	kind;
-	bool		found;
 
 	initStringInfo(&question);
 	if (!spell_question(lookup, &question))
 		return ANSWER_NULL;
-	answer = find_answer(&question, false, &found);
-	if (found)
+	answer = find_answer(&question);
+	if (answer != NULL && GetCurrentTimestamp() < answer->good_until)
 		return answer->kind;
 	if (circuit_is_open(lookup))
 		return ANSWER_NOT_ASKED;
@@ -521,12 +517,29 @@ ask(LookupSet *set, Lookup *lookup)
 	set->asking = false;
 
 	find_circuit(lookup)->failures = 0;
-	if (question.len <= MOST_QUESTION)
+	if ((answer = place_for_answer(&question)) != NULL)
 	{
-		answer = find_answer(&question, true, &found);
 		answer->kind = kind;
+		answer->failures = 0;
+		answer->good_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MOST_AGE_MS);
 	}
 	return kind;
+}
+
+/* There was no answer to the question that the record at hand is. */
+static void
+note_unanswered(const Lookup *lookup)
+{
+	StringInfoData question;
+	Answer	   *answer;
+
+	initStringInfo(&question);
+	if (spell_question(lookup, &question) && (answer = place_for_answer(&question)) != NULL)
+	{
+		answer->failures = answer->kind == ANSWER_NOT_ASKED ? answer->failures + 1 : 1;
+		answer->kind = ANSWER_NOT_ASKED;
+		answer->good_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause_after(answer->failures));
+	}
 }
 
 static AnswerKind
@@ -592,16 +605,36 @@ spell_question(const Lookup *lookup, StringInfo question)
 	return true;
 }
 
-/* Is there an answer that is not too old?  With add, its place. */
+/* What is known of a question, perhaps of too long ago; NULL: nothing. */
 static Answer *
-find_answer(StringInfo question, bool add, bool *found)
+find_answer(StringInfo question)
 {
-	uint64		hash = hash_bytes_extended((const unsigned char *) question->data, question->len, 0);
-	TimestampTz now = GetCurrentTimestamp();
+	uint64		hash = hash_of(question);
 	Answer	   *answer;
 
 	prepare_memory();
-	if (add && hash_get_num_entries(answers) >= MOST_ANSWERS)
+	answer = hash_search(answers, &hash, HASH_FIND, NULL);
+	return answer != NULL && answer->len == question->len &&
+		memcmp(answer->question, question->data, question->len) == 0 ? answer : NULL;
+}
+
+/*
+ * Where the answer to a question is to be kept; that of another, which happens to
+ * have the same hash, has to go.  When there is no room, all have to.  NULL: it
+ * is not kept.
+ */
+static Answer *
+place_for_answer(StringInfo question)
+{
+	uint64		hash = hash_of(question);
+	Answer	   *answer = find_answer(question);
+	bool		found;
+
+	if (answer != NULL)
+		return answer;
+	if (question->len > MOST_QUESTION)
+		return NULL;
+	if (hash_get_num_entries(answers) >= MOST_ANSWERS)
 	{
 		HASH_SEQ_STATUS all;
 
@@ -612,21 +645,20 @@ find_answer(StringInfo question, bool add, bool *found)
 			hash_search(answers, &answer->hash, HASH_REMOVE, NULL);
 		}
 	}
-	answer = hash_search(answers, &hash, add ? HASH_ENTER : HASH_FIND, found);
-	if (add)
-	{
-		if (*found)
-			pfree(answer->question);
-		answer->question = MemoryContextAlloc(memory, question->len);
-		memcpy(answer->question, question->data, question->len);
-		answer->len = question->len;
-		answer->given_at = now;
-		return answer;
-	}
-	*found = answer != NULL && answer->len == question->len &&
-		memcmp(answer->question, question->data, question->len) == 0 &&
-		!TimestampDifferenceExceeds(answer->given_at, now, MOST_AGE_MS);
+	answer = hash_search(answers, &hash, HASH_ENTER, &found);
+	if (found)
+		pfree(answer->question);
+	answer->question = MemoryContextAlloc(memory, question->len);
+	memcpy(answer->question, question->data, question->len);
+	answer->len = question->len;
+	answer->kind = ANSWER_NULL;
 	return answer;
+}
+
+static uint64
+hash_of(StringInfo question)
+{
+	return hash_bytes_extended((const unsigned char *) question->data, question->len, 0);
 }
 
 static void
@@ -679,18 +711,16 @@ circuit_failed(const Lookup *lookup, const ErrorData *error)
 
 	if (++circuit->failures < MOST_FAILURES)
 		return;
-	pause = open_circuit(circuit);
+	pause = pause_after(circuit->failures - MOST_FAILURES + 1);
+	circuit->open_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	ereport(LOG,
 			(errmsg("epro_etl lookup \"%s\" was not answered %d times in a row (SQLSTATE %s), and is asked again in %ld ms",
 					lookup->declared.name, circuit->failures, unpack_sql_state(error->sqlerrcode), pause)));
 }
 
-/* For a pause that doubles with each failure; returns how many milliseconds. */
+/* For how long, in milliseconds, after so many failures. */
 static long
-open_circuit(Circuit *circuit)
+pause_after(int failures)
 {
-	long		pause = Min(MOST_PAUSE_MS, FIRST_PAUSE_MS << Min(circuit->failures - MOST_FAILURES, 10));
-
-	circuit->open_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
-	return pause;
+	return Min(MOST_PAUSE_MS, FIRST_PAUSE_MS << Min(failures - 1, 10));
 }

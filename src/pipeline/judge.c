@@ -401,6 +401,13 @@ absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error)
 	chunk->next_lookup = lookups->current + 1;
 	if (!lookup_settle(lookups, failure, error, &chunk->run->response))
 		defer_row(chunk, true);
+	/* who writes must not go on with a transaction that cannot be committed */
+	if (failure == LOOKUP_UNANSWERED && chunk->run->last == STAGE_STORE && lookup_lost_connection(error))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("a connection was lost over which a lookup had asked"),
+				 errdetail("The transaction cannot be committed any more."),
+				 errhint("Run the pipeline again.")));
 }
 
 /* The forms are sorted by name, as bytes. */

@@ -143,7 +143,7 @@ session_commit_reading(Run *run)
 	{
 		ErrorData  *error = error_take(memory);
 
-		if (!run->asked || !lookups_survive(error))
+		if (!run->asked || !lookup_lost_connection(error))
 			ReThrowError(error);
 		FreeErrorData(error);
 		AbortCurrentTransaction();
@@ -250,8 +250,9 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
 	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
-		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error) ||
-						 (run->asked && ++tries < MOST_TRIES && lookups_survive(error)))))
+		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error))) &&
+		!(run->asked && (committing || error_is_ours(error)) && lookup_lost_connection(error) &&
+		  ++tries < MOST_TRIES))
 	{
 		if (committing)
 			error_strip(error);

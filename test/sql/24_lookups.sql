@@ -72,7 +72,7 @@ SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20
 SELECT stage(21, '{"site": "A"}', '{"site": "SLOW", "n": 7}', '{"site": "A"}', '{"site": "SLOW", "n": 70}', '{"site": "A"}', '{"site": "SLOW"}', '{"site": "SLOW"}', '{"site": "SLOW"}');
 SELECT * FROM go(0, true);
 SELECT * FROM go();
--- one that is rejected anyway does not wait; the last was not asked for
+-- one that is rejected anyway does not wait; the same question is asked once
 SELECT * FROM told;
 SELECT id FROM ref_staging ORDER BY id;
 SELECT * FROM epro_etl.reconcile((SELECT max(run_id) FROM epro_etl.run_ledger));
