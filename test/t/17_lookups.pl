@@ -90,6 +90,7 @@ my $sites = other_server('sites', $site_sql);
 my $node = create_node('here', conf => <<'CONF');
 epro_etl.naptime = '50ms'
 epro_etl.batch_size = 50
+client_connection_check_interval = '50ms'
 CONF
 create_fixture($node);
 $node->safe_psql('postgres', $here_sql);
@@ -265,13 +266,24 @@ sub says
 	$look->query('SELECT put(1, 40)');
 	# without the item there is no question
 	$look->query(q{UPDATE staging SET payload = payload - 'mood02' WHERE response_id = 8});
-	$look->query(q{UPDATE staging SET payload = jsonb_set(payload, '{mood02}', '99') WHERE response_id = 9});
+	$look->query(q{UPDATE staging SET payload = jsonb_set(payload, '{mood02}', '999') WHERE response_id = 9});
 	my $before = questions();
 	is($look->query(run(workers => 1)), 'succeeded|40|38|2|0', "$name: who is not enrolled is rejected");
 	is($look->query(q{SELECT string_agg(source_id || ' ' || kind, ', ' ORDER BY source_id::int) FROM epro_etl.finding}),
 		'4 check, 5 not evaluated, 8 not evaluated, 9 not evaluated, 24 check, 25 not evaluated', "$name: the findings");
 	is(questions() - $before, 20, "$name: each person is asked about once");
 	all_well($name);
+
+	# only who is worth a question is asked about, and what is said is what was declared
+	anew();
+	$there->query('UPDATE person SET enrolled = false WHERE id < 10');
+	lookups("timeout => '20 s', severity => 'warning', condition => 'mood01 = 3', message => 'not in the registry'");
+	$look->query('SELECT put(1, 40)');
+	$before = questions();
+	is($look->query(run(workers => 1)), 'succeeded|40|40|0|0', "$name: a warning loads");
+	is(questions() - $before, 5, "$name: under a condition, few are asked about");
+	is($look->query(q{SELECT string_agg(concat_ws(' ', source_id, severity, message), ', ' ORDER BY source_id::int) FROM epro_etl.finding}),
+		'3 warning not in the registry, 7 warning not in the registry, 23 warning not in the registry, 27 warning not in the registry', "$name: as declared");
 	$there->query('UPDATE person SET enrolled = true');
 	return;
 }
@@ -608,6 +620,8 @@ sub ends
 		[ 'statement_timeout', q{SET statement_timeout = '700ms'}, {}, '57014', 'timed out' ],
 		[ 'cancel', undef, {}, '57014', 'canceled', sub { $look->query('SELECT pg_cancel_backend(' . $_[0]->backend . ')') } ],
 		[ 'terminate', undef, {}, '57P01', 'canceled', sub { $look->query('SELECT pg_terminate_backend(' . $_[0]->backend . ')') } ],
+		[ 'client disconnect', undef, {}, '', 'canceled', sub { kill 'KILL', $_[0]->client } ],
+		[ 'terminate of the worker', undef, {}, '57P01', 'failed', sub { $look->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'epro_etl worker'}) } ],
 	);
 
 	foreach my $end (@ends)
@@ -621,9 +635,9 @@ sub ends
 		$caller->query($before) if $before;
 		ask_and_wait($caller, 70, workers => 1, %$arguments);
 		$now->($caller) if $now;
-		my ($out, $error) = $caller->wait;
-		# of a session that was terminated, psql may hear before it has gone
-		until_true($look, 'SELECT count(*) FROM pg_stat_get_activity(' . $caller->backend . ')', 0) if $sqlstate eq '57P01';
+		my ($out, $error) = $sqlstate ne '' ? $caller->wait : ('', '');
+		# of a session that has ended, psql may hear before it has gone
+		until_true($look, 'SELECT count(*) FROM pg_stat_get_activity(' . $caller->backend . ')', 0) if $name =~ /^(?:terminate|client disconnect)$/;
 		is(survivors($look), 0, "$name: no worker is left");
 		is(asking(), 0, "$name: no question is left");
 		is(sqlstate($error), $sqlstate, "$name: the SQLSTATE");
@@ -678,8 +692,8 @@ sub ends_inline
 sub ends_while_letting_go
 {
 	my @ends = (
-		[ 'statement_timeout', q{SET statement_timeout = '400ms'}, {}, '57014' ],
-		[ 'timeout of the run', undef, { timeout => q{'400 ms'} }, 'EP001' ],
+		[ 'statement_timeout', q{SET statement_timeout = '350ms'}, {}, '57014' ],
+		[ 'timeout of the run', undef, { timeout => q{'350 ms'} }, 'EP001' ],
 		[ 'cancel', undef, {}, '57014', sub { $look->query('SELECT pg_cancel_backend(' . $_[0]->backend . ')') } ],
 	);
 
@@ -695,7 +709,7 @@ sub ends_while_letting_go
 			anew();
 			lookups("timeout => '100 ms'");
 			$look->query('SELECT put(1, 40)');
-			does('stubborn', '7', 1500);
+			does('stubborn', '7', 800);
 			$caller->query($before) if $before;
 			$caller->send(run(workers => $workers, %$arguments));
 			until_true($there, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1);
