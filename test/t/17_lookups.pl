@@ -102,8 +102,8 @@ my $there = reach($registry);
 
 my $enrolled = '(SELECT r.enrolled FROM public.registry r WHERE r.id = mood02)';
 
-my @parts = qw(slow all_slow policies circuit says raises wrong stopped stopped_between killed down_inline lost_at_commit streams ends
-  ends_inline ends_while_letting_go two_runs changed changed_by_sql dry snapshot requeued published planted flat);
+my @parts = qw(slow all_slow policies several circuit says raises wrong stopped stopped_between killed down_inline lost_at_commit streams ends
+  ends_inline ends_while_letting_go two_runs changed changed_by_sql large dry snapshot requeued published planted flat);
 parts('main', @parts);
 
 $_->close foreach ($look, $two, $there);
@@ -186,7 +186,7 @@ sub policies
 		my ($name, $expected, $severity) = @$policy;
 
 		anew();
-		lookups("timeout => '300 ms', on_timeout => '$name'");
+		lookups("timeout => '200 ms', on_timeout => '$name'");
 		$look->query('SELECT put(1, 40)');
 		does('wait', '3, 7');
 		$there->query('SELECT pg_advisory_lock(81, 3), pg_advisory_lock(81, 7)');
@@ -196,10 +196,32 @@ sub policies
 		is($look->query('SELECT count(*), count(DISTINCT source_id), min(rule), min(severity), max(severity) FROM epro_etl.finding WHERE ' . unanswered()),
 			"4|4|enrolled|$severity|$severity", "$name: a finding each");
 		like($look->query('SELECT string_agg(DISTINCT message, $$ # $$) FROM epro_etl.finding'),
-			qr/did not answer within 300 ms/, "$name: it says why");
+			qr/did not answer within 200 ms/, "$name: it says why");
 		is($look->query('SELECT warned FROM epro_etl.run_history'), $name eq 'warn' ? 4 : 0, "$name: the warned are counted");
 		all_well($name);
 	}
+	return;
+}
+
+# Several lookups of one form: each has its own policy and circuit, and what gets an
+# answer elsewhere does not undo what is said.
+sub several
+{
+	my $name = 'several';
+
+	anew();
+	lookups("timeout => '150 ms'");
+	$look->query(q{SELECT epro_etl.add_lookup('MOOD', 'second', '(SELECT r.enrolled FROM public.registry r WHERE r.id = mood01)', timeout => '150 ms', on_timeout => 'warn'),
+		epro_etl.add_lookup('MOOD', 'third', 'mood02 IN (SELECT k.id FROM public.known k WHERE k.id <> 11)')});
+	does('sleep', '3, 7', 20000);
+	$look->query('SELECT put(1, 40)');
+	is($look->query(run(workers => 1)), 'succeeded|40|34|2|4', "$name: what becomes of the responses");
+	is($look->query(q{SELECT string_agg(source_id || found, '; ' ORDER BY source_id::int) FROM
+			(SELECT source_id, string_agg(concat(' ', rule, ' ', severity), ',' ORDER BY rule) AS found FROM epro_etl.finding GROUP BY source_id) f}),
+		'3 enrolled information; 7 enrolled information; 11 second warning, third error; 15 second warning; 19 second warning; '
+		  . '23 enrolled information; 27 enrolled information; 31 second warning, third error; 35 second warning; 39 second warning', "$name: the findings");
+	all_well($name);
+	$look->query(q{SELECT epro_etl.remove_edit_check('MOOD', 'second'), epro_etl.remove_edit_check('MOOD', 'third')});
 	return;
 }
 
@@ -559,12 +581,16 @@ sub lost_at_commit
 
 sub streams
 {
-	foreach my $cut ([ 'not cut', undef ], [ 'cut', '{"decode": 1, "validate": 2, "store": 1}' ])
+	my $cut = '{"decode": 1, "validate": 2, "store": 1}';
+
+	foreach my $way ([ 'not cut', undef ], [ 'cut', $cut ], [ 'cut, by SQL', $cut, 1 ])
 	{
-		my ($which, $stages) = @$cut;
+		my ($which, $stages, $trigger) = @$way;
 		my $name = "stream, $which, slow for some";
 
 		anew();
+		$look->query(q{CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+			CREATE TRIGGER nothing BEFORE DELETE ON staging FOR EACH ROW EXECUTE FUNCTION nothing()}) if $trigger;
 		lookups("timeout => '100 ms'");
 		does('sleep', '3, 7', 20000);
 		put_all(1, 200);
@@ -574,12 +600,23 @@ sub streams
 		is(left(), 20, "$name: they are in the source");
 		is($look->query(q{SELECT count(DISTINCT source_id) > 0, bool_and(kind = 'unanswered'), bool_and((SELECT (payload->>'mood02')::int IN (3, 7) FROM put_in WHERE response_id = source_id::bigint)) FROM epro_etl.finding}),
 			't|t|t', "$name: findings for them alone");
+		# one of the held is corrected, one withdrawn
+		$look->query(q{UPDATE staging SET payload = jsonb_set(payload, '{mood02}', '8') WHERE response_id = 3; UPDATE put_in SET payload = jsonb_set(payload, '{mood02}', '8') WHERE response_id = 3;
+			DELETE FROM staging WHERE response_id = 7; DELETE FROM put_in WHERE response_id = 7});
+		ok(arrived(181, 100), "$name: one that is corrected is loaded");
 		does(undef, '3, 7');
-		ok(arrived(200, 100), "$name: fast again, they are loaded");
+		ok(arrived(199, 100), "$name: fast again, they are loaded");
+		answers_ok($look, $name);
 		is(stream_shows($look, 'held, failures, generations'), '0|0|1', "$name: it never failed");
 		stop_stream_ok($look, $name);
 		is(asking(), 0, "$name: nothing is asked any more");
 		all_well($name);
+
+		if ($trigger)
+		{
+			$look->query('SET client_min_messages = warning; DROP FUNCTION nothing CASCADE; RESET client_min_messages');
+			last;
+		}
 
 		# each person is new to the stream, so that each is asked about
 		$name = "stream, $which, its process killed";
@@ -656,8 +693,9 @@ sub ends_inline
 	my @ends = (
 		[ 'timeout of the run', undef, { timeout => q{'500 ms'} }, 'EP001' ],
 		[ 'statement_timeout', q{SET statement_timeout = '500ms'}, {}, '57014' ],
-		# earlier than the lookup's own, by a little, and by nothing
+		# no longer than the lookup's own: it began before
 		[ 'timeout of the run, as long', undef, { timeout => q{'300 ms'} }, 'EP001', undef, '300 ms' ],
+		[ 'with_timeout', undef, { within => '400 ms' }, 'EP001' ],
 		[ 'cancel', undef, {}, '57014', sub { $look->query('SELECT pg_cancel_backend(' . $_[0]->backend . ')') } ],
 	);
 
@@ -694,6 +732,7 @@ sub ends_while_letting_go
 	my @ends = (
 		[ 'statement_timeout', q{SET statement_timeout = '350ms'}, {}, '57014' ],
 		[ 'timeout of the run', undef, { timeout => q{'350 ms'} }, 'EP001' ],
+		[ 'with_timeout', undef, { within => '350 ms' }, 'EP001' ],
 		[ 'cancel', undef, {}, '57014', sub { $look->query('SELECT pg_cancel_backend(' . $_[0]->backend . ')') } ],
 	);
 
@@ -701,7 +740,7 @@ sub ends_while_letting_go
 	{
 		my ($what, $before, $arguments, $sqlstate, $now) = @$end;
 
-		foreach my $workers (0, 1)
+		foreach my $workers ($sqlstate eq 'EP001' ? (0) : (0, 1))
 		{
 			my $name = "$what while it lets go, $workers workers";
 			my $caller = reach($node);
@@ -837,7 +876,7 @@ sub changed_by_sql
 	is($look->query(run(workers => 1)), 'succeeded|36|36|0|0', 'a trigger that says no: the others are loaded');
 	is(left(), 4, 'a trigger that says no: the rows stay');
 	all_well('a trigger that says no');
-	$look->query('DROP FUNCTION note_leaving CASCADE; DROP TABLE leavings');
+	$look->query('SET client_min_messages = warning; DROP FUNCTION note_leaving CASCADE; DROP TABLE leavings; RESET client_min_messages');
 
 	# row security: whom it holds for sees, or may delete, only some
 	$look->query(q{CREATE ROLE guarded LOGIN; GRANT USAGE ON SCHEMA epro_etl, public TO guarded; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA epro_etl TO guarded;
@@ -860,6 +899,39 @@ sub changed_by_sql
 	all_well('row security, again');
 	$guarded->close;
 	$look->query('ALTER TABLE staging DISABLE ROW LEVEL SECURITY; DROP POLICY sees ON staging; DROP POLICY locks ON staging; DROP POLICY takes ON staging');
+	return;
+}
+
+# Payloads that are stored beside their rows, in a table that was altered: they are
+# read before the row is taken, and after, on either road.
+sub large
+{
+	$look->query('ALTER TABLE staging ADD junk text DEFAULT 1, ADD twice bigint GENERATED ALWAYS AS (response_id * 2) STORED; ALTER TABLE staging DROP COLUMN junk');
+	foreach my $trigger (0, 1)
+	{
+		my $name = $trigger ? 'large, by SQL' : 'large';
+
+		$look->query(q{CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+			CREATE TRIGGER nothing BEFORE DELETE ON staging FOR EACH ROW EXECUTE FUNCTION nothing()}) if $trigger;
+		anew();
+		lookups("timeout => '150 ms'");
+		does('sleep', '3, 7', 20000);
+		$look->query('ALTER TABLE staging DISABLE TRIGGER USER') if $trigger;
+		$look->query(q{SELECT put(1, 40)});
+		$look->query(q{UPDATE staging SET payload = jsonb_set(payload, '{note}', to_jsonb((SELECT string_agg(md5(i || '-' || response_id), '') FROM generate_series(1, 3000) i)));
+			UPDATE put_in p SET payload = s.payload FROM staging s WHERE s.response_id = p.response_id;
+			UPDATE staging SET payload = jsonb_set(payload, '{mood01}', '9') WHERE response_id = 10});
+		$look->query('ALTER TABLE staging ENABLE TRIGGER USER') if $trigger;
+		is($look->query(run(workers => 1)), 'succeeded|40|35|1|4', "$name: what becomes of the responses");
+		is($look->query(q{SELECT string_agg(key || ' ' || length(value), ', ' ORDER BY key) FROM epro_etl.quarantine, jsonb_each_text(original) WHERE key IN ('response_id', 'twice', 'junk', 'study')}),
+			'response_id 2, study 4, twice 2', "$name: the original, as it was");
+		is($look->query(q{SELECT length(original->'payload'->>'note') FROM epro_etl.quarantine}), 96000, "$name: the original is whole");
+		does(undef, 'ALL');
+		is($look->query(run(workers => 0)), 'succeeded|4|4|0|0', "$name: the deferred are loaded");
+		answers_ok($look, $name);
+		all_well($name);
+	}
+	$look->query('SET client_min_messages = warning; DROP FUNCTION nothing CASCADE; ALTER TABLE staging DROP COLUMN twice; RESET client_min_messages');
 	return;
 }
 
@@ -1169,9 +1241,12 @@ sub does
 sub run
 {
 	my (%arguments) = @_;
+	my $within = delete $arguments{within};
 	my $list = join '', map { ", $_ => $arguments{$_}" } sort keys %arguments;
 
-	return "SELECT status, claimed, loaded, rejected, deferred FROM epro_etl.run('mood'$list)";
+	my $query = "SELECT status, claimed, loaded, rejected, deferred FROM epro_etl.run('mood'$list)";
+
+	return $within ? "SELECT * FROM epro_etl.with_timeout('$within', \$r\$$query\$r\$) AS r (status text, claimed bigint, loaded bigint, rejected bigint, deferred bigint)" : $query;
 }
 
 sub loaded_of { return (split /\|/, $_[0])[2]; }
