@@ -102,7 +102,7 @@ my $there = reach($registry);
 
 my $enrolled = '(SELECT r.enrolled FROM public.registry r WHERE r.id = mood02)';
 
-my @parts = qw(slow all_slow policies several circuit says raises wrong stopped stopped_between killed down_inline lost_at_commit streams ends
+my @parts = qw(slow all_slow policies several circuit says raises wrong stopped stopped_between killed down_inline lost_at_commit once_elsewhere streams beside ends
   ends_inline ends_while_letting_go two_runs changed changed_by_sql large dry snapshot requeued published planted flat);
 parts('main', @parts);
 
@@ -295,6 +295,15 @@ sub says
 		'4 check, 5 not evaluated, 8 not evaluated, 9 not evaluated, 24 check, 25 not evaluated', "$name: the findings");
 	is(questions() - $before, 20, "$name: each person is asked about once");
 	all_well($name);
+
+	# a question that would find nothing is not a no
+	anew();
+	lookups("timeout => '20 s'", 'EXISTS (SELECT FROM public.registry r WHERE r.id = mood02 AND r.enrolled)');
+	$look->query('SELECT put(1, 40)');
+	$look->query(q{UPDATE staging SET payload = payload - 'mood02' WHERE response_id = 8});
+	is($look->query(run(workers => 1)), 'succeeded|40|36|4|0', "$name: nobody found is a no");
+	is($look->query(q{SELECT string_agg(source_id || ' ' || kind, ', ' ORDER BY source_id::int) FROM epro_etl.finding}),
+		'4 check, 5 check, 8 not evaluated, 24 check, 25 check', "$name: without the item it is not asked");
 
 	# only who is worth a question is asked about, and what is said is what was declared
 	anew();
@@ -577,7 +586,60 @@ sub lost_at_commit
 	return;
 }
 
+# A sink on yet another server, which does not mind twins: who was not asked to the
+# end is no reason to send it a row twice.
+sub once_elsewhere
+{
+	my $name = 'a sink elsewhere';
+	my $elsewhere = reach($sites);
+
+	$elsewhere->query('CREATE TABLE far_sink (source_id bigint, run_id bigint)');
+	$look->query(q{CREATE FOREIGN TABLE far_sink (source_id bigint, run_id bigint) SERVER sites; SELECT epro_etl.add_sink('mood', 'MOOD', 'far_sink')});
+	# which server commits first is for postgres_fdw to say, by a number of its own
+	foreach my $turn (1 .. 4)
+	{
+		$elsewhere->query('TRUNCATE far_sink');
+		anew();
+		lookups("timeout => '20 s'");
+		$look->query('SELECT put(1, 100)');
+		ask_and_wait(my $caller = reach($node), 7, workers => 1);
+		$there->query(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'advisory'});
+		$there->query('SELECT pg_advisory_unlock_all()');
+		my ($out, $error) = $caller->wait;
+		is($error, '', "$name, $turn: the run succeeds");
+		is($elsewhere->query('SELECT count(*), count(DISTINCT source_id) FROM far_sink'), join('|', (loaded_of($out)) x 2), "$name, $turn: each row is there once");
+		all_well("$name, $turn");
+		$caller->close;
+		$look->query(q{DROP USER MAPPING FOR CURRENT_USER SERVER sites; CREATE USER MAPPING FOR CURRENT_USER SERVER sites OPTIONS (user 'postgres')});
+	}
+	$look->query(q{SELECT epro_etl.remove_sink('mood', 'MOOD', 'far_sink'); DROP FOREIGN TABLE far_sink});
+	$elsewhere->close;
+	return;
+}
+
 # ---- streams ----
+
+# Those of the slow are many, and are tried again and again: whom the registry
+# answers do not wait for them.
+sub beside
+{
+	my $name = 'beside the slow';
+
+	anew();
+	lookups("timeout => '100 ms'");
+	does('sleep', '3, 7', 20000);
+	$look->query(q{SELECT put(1, 1000); DELETE FROM staging WHERE (payload->>'mood02')::int NOT IN (3, 7);
+		DELETE FROM put_in p WHERE NOT EXISTS (SELECT FROM staging s WHERE s.response_id = p.response_id)});
+	start_stream($look);
+	ok(until_true($look, 'SELECT count(*) > 0 FROM epro_etl.finding'), "$name: they are asked about");
+	# persons that it knows nothing of, which is an answer
+	$look->query('SELECT put(10000, 10499, people => 100000)');
+	ok(until_true($look, 'SELECT count(*) FROM mood_sink', 500), "$name: the others are loaded");
+	is(left(), 100, "$name: they are held");
+	stop_stream_ok($look, $name);
+	all_well($name);
+	return;
+}
 
 sub streams
 {
