@@ -596,7 +596,7 @@ sub once_elsewhere
 	$elsewhere->query('CREATE TABLE far_sink (source_id bigint, run_id bigint)');
 	$look->query(q{CREATE FOREIGN TABLE far_sink (source_id bigint, run_id bigint) SERVER sites; SELECT epro_etl.add_sink('mood', 'MOOD', 'far_sink')});
 	# which server commits first is for postgres_fdw to say, by a number of its own
-	foreach my $turn (1 .. 4)
+	foreach my $turn (1 .. 8)
 	{
 		$elsewhere->query('TRUNCATE far_sink');
 		anew();
@@ -624,6 +624,8 @@ sub once_elsewhere
 sub beside
 {
 	my $name = 'beside the slow';
+	# as long as all of theirs would take, one after the other
+	local $EproTest::PATIENCE = 10;
 
 	anew();
 	lookups("timeout => '100 ms'");
