@@ -39,13 +39,17 @@ CREATE TABLE epro_etl.edit_check (
     severity        text NOT NULL CHECK (severity IN ('error', 'warning', 'information')),
     condition       text,
     message         text,
+    timeout         interval CHECK (timeout > '0'),
+    on_timeout      text CHECK (on_timeout IN ('defer', 'reject', 'warn')),
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     removed_at      timestamptz,
-    removed_by      text
+    removed_by      text,
+    CHECK ((timeout IS NULL) = (on_timeout IS NULL))
 );
 CREATE UNIQUE INDEX edit_check_current ON epro_etl.edit_check (form, check_name) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.edit_check IS 'Edit checks of forms; those with removed_at are kept for the ledger and not evaluated';
+COMMENT ON COLUMN epro_etl.edit_check.timeout IS 'Of a lookup, how long its reference may take for an answer; NULL: an expression over the response alone';
 
 CREATE TABLE epro_etl.deid_rule (
     rule_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -165,7 +169,7 @@ COMMENT ON TABLE epro_etl.finding IS 'What did not hold for which response; neve
 COMMENT ON COLUMN epro_etl.finding.location IS 'JSON Pointer into the payload; the empty pointer is the whole response, NULL a column beside the payload';
 COMMENT ON COLUMN epro_etl.finding.form IS 'NULL when the response names no form of the pipeline; what it names is in quarantine';
 COMMENT ON COLUMN epro_etl.finding.rule IS 'Keyword of the form, name of the edit check, or constraint of the sink';
-COMMENT ON COLUMN epro_etl.finding.kind IS 'schema, check, error (a check raised one), not evaluated (a check was NULL), constraint, conversion, payload, form, subject or deidentify';
+COMMENT ON COLUMN epro_etl.finding.kind IS 'schema, check, error (a check raised one), not evaluated (a check was NULL), unanswered (a lookup was not, in time), constraint, conversion, payload, form, subject or deidentify';
 
 CREATE TABLE epro_etl.quarantine (
     quarantine_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -491,6 +495,40 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION epro_etl.add_edit_check(text, text, text, text, text, text) IS
     'Adds an edit check, an SQL boolean expression over the items of a form, or replaces the one of that name';
+
+CREATE FUNCTION epro_etl.add_lookup(form text, check_name text, query text, severity text DEFAULT 'error',
+                                    condition text DEFAULT NULL, message text DEFAULT NULL,
+                                    timeout interval DEFAULT '1 second', on_timeout text DEFAULT 'defer') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF form IS NULL OR add_lookup.check_name IS NULL OR query IS NULL THEN
+        RAISE EXCEPTION 'form, check_name and query must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF add_lookup.check_name = '' THEN
+        RAISE EXCEPTION 'check_name must not be empty' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF coalesce(add_lookup.severity, '') NOT IN ('error', 'warning', 'information') THEN
+        RAISE EXCEPTION 'unknown severity "%"', add_lookup.severity
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning and information.';
+    END IF;
+    IF coalesce(add_lookup.on_timeout, '') NOT IN ('defer', 'reject', 'warn') THEN
+        RAISE EXCEPTION 'unknown on_timeout "%"', add_lookup.on_timeout
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is defer, reject or warn.';
+    END IF;
+    IF add_lookup.timeout IS NULL OR add_lookup.timeout < '1 millisecond' OR add_lookup.timeout > '1 day' THEN
+        RAISE EXCEPTION 'timeout must be between 1 millisecond and 1 day' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = add_lookup.form AND c.check_name = add_lookup.check_name AND c.removed_at IS NULL;
+    INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message, timeout, on_timeout)
+        VALUES (add_lookup.form, add_lookup.check_name, query, add_lookup.severity, add_lookup.condition, add_lookup.message,
+                add_lookup.timeout, add_lookup.on_timeout);
+    PERFORM epro_etl.compile_form(add_lookup.form);
+END $$;
+COMMENT ON FUNCTION epro_etl.add_lookup(text, text, text, text, text, text, interval, text) IS
+    'Adds an edit check that asks a reference: a boolean SQL expression with subqueries over tables, views, foreign tables or functions, with a time to answer in and what follows without an answer: defer, reject or warn';
 
 CREATE FUNCTION epro_etl.remove_edit_check(form text, check_name text) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -64,6 +64,9 @@ const char *const role_name[ROLE_COUNT] = {
 /* blocks that one statement of the SQL road claims */
 #define SQL_BLOCKS 4
 
+/* what stands behind a row that is read by SQL: ctid and xmin */
+#define ADDRESS_COLUMNS 2
+
 /* rows of a chunk may hold this much together, whatever their number */
 #define MOST_CHUNK_BYTES (16 * 1024 * 1024)
 
@@ -82,6 +85,8 @@ static ClaimFate fetch_by_sql(Claim *claim, const Address *address, bool take,
 							  HeapTuple *row);
 static HeapTuple fetch_one(Claim *claim, const Address *address, SPIPlanPtr plan,
 						   int expected);
+static TupleDesc columns_of(TupleDesc shape, int extra);
+static void set_address(HeapTuple row, TupleDesc shape);
 static Size row_size(Claim *claim, HeapTuple row);
 
 /* Starts handing out ranges over nblocks blocks to nworkers workers. */
@@ -322,6 +327,7 @@ open_source(Claim *claim)
 	if (claim->shape == NULL && claim->direct)
 		settle_roles(claim, CreateTupleDescCopyConstr(RelationGetDescr(claim->relation)));
 	MemoryContextSwitchTo(caller);
+	claim->file = epro_relation_file(claim->relation);
 	if (!claim->direct)
 		prepare_claim(claim);
 }
@@ -340,7 +346,7 @@ prepare_claim(Claim *claim)
 		return;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	claim->read_plan = plan_keep(SPI_prepare(psprintf("SELECT s.* FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.>=) $1 "
+	claim->read_plan = plan_keep(SPI_prepare(psprintf("SELECT s.*, s.ctid, s.xmin FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.>=) $1 "
 													  "AND s.ctid OPERATOR(pg_catalog.<) $2", name),
 											 2, types), claim->memory);
 	claim->delete_plan = plan_keep(SPI_prepare(psprintf("DELETE FROM ONLY %s s WHERE s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
@@ -544,7 +550,7 @@ claim_by_sql(Claim *claim, int most, HeapTuple *rows)
 			{
 				MemoryContext caller = MemoryContextSwitchTo(claim->memory);
 
-				settle_roles(claim, CreateTupleDescCopy(SPI_tuptable->tupdesc));
+				settle_roles(claim, columns_of(SPI_tuptable->tupdesc, claim->keep ? ADDRESS_COLUMNS : 0));
 				MemoryContextSwitchTo(caller);
 			}
 			for (uint64 i = 0; i < got; i++)
@@ -554,6 +560,8 @@ claim_by_sql(Claim *claim, int most, HeapTuple *rows)
 				if (n >= most + CLAIM_SLACK)
 					elog(ERROR, "blocks hold more rows than they can");
 				rows[n] = heap_copytuple(SPI_tuptable->vals[i]);
+				if (claim->keep)
+					set_address(rows[n], SPI_tuptable->tupdesc);
 				MemoryContextSwitchTo(caller);
 				bytes += row_size(claim, rows[n]);
 				n++;
@@ -568,6 +576,25 @@ claim_by_sql(Claim *claim, int most, HeapTuple *rows)
 	return n;
 }
 
+/* Where a row stands that claim_chunk() has read without taking it. */
+Address
+claim_address(Claim *claim, HeapTuple row)
+{
+	Address		address;
+
+	address.file = claim->file;
+	address.xmin = HeapTupleHeaderGetRawXmin(row->t_data);
+	address.tid = row->t_self;
+	return address;
+}
+
+/* Rows of the chunk that could not be had after all: others are at them. */
+void
+claim_let_go(Claim *claim, int n)
+{
+	claim->skipped_chunk += n;
+}
+
 /*
  * Claims rows by their addresses (or, with take false, reads them in place)
  * in the current transaction.  Copies into the current memory context what is
@@ -578,14 +605,9 @@ void
 claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 				HeapTuple *rows, ClaimFate *fates)
 {
-	Oid			file;
-
-	claim->ntaken = 0;
-	claim->remainder = false;
 	claim->deformed = NULL;
+	/* locked then: nobody rewrites it until the transaction's end */
 	open_source(claim);
-	/* locked by now: nobody rewrites it until the transaction's end */
-	file = epro_relation_file(claim->relation);
 	if (claim->direct)
 	{
 		TupleTableSlot *slot = table_slot_create(claim->relation, NULL);
@@ -595,7 +617,7 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 		for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			fates[i] = addresses[i].file != file ? CLAIM_GONE :
+			fates[i] = addresses[i].file != claim->file ? CLAIM_GONE :
 				fetch_directly(claim, &addresses[i], nblocks, take, slot);
 			rows[i] = fates[i] == CLAIM_TAKEN ? ExecCopySlotHeapTuple(slot) : NULL;
 			ExecClearTuple(slot);
@@ -608,7 +630,7 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 		{
 			CHECK_FOR_INTERRUPTS();
 			rows[i] = NULL;
-			fates[i] = addresses[i].file != file ? CLAIM_GONE :
+			fates[i] = addresses[i].file != claim->file ? CLAIM_GONE :
 				fetch_by_sql(claim, &addresses[i], take, &rows[i]);
 		}
 	}
@@ -677,7 +699,7 @@ fetch_one(Claim *claim, const Address *address, SPIPlanPtr plan, int expected)
 	{
 		MemoryContext inner = MemoryContextSwitchTo(claim->memory);
 
-		settle_roles(claim, CreateTupleDescCopy(SPI_tuptable->tupdesc));
+		settle_roles(claim, columns_of(SPI_tuptable->tupdesc, 0));
 		MemoryContextSwitchTo(inner);
 	}
 	if (SPI_processed > 0)
@@ -689,6 +711,28 @@ fetch_one(Claim *claim, const Address *address, SPIPlanPtr plan, int expected)
 	}
 	SPI_finish();
 	return row;
+}
+
+/* The shape of the rows without their last columns, in the current memory context. */
+static TupleDesc
+columns_of(TupleDesc shape, int extra)
+{
+	TupleDesc	columns = CreateTemplateTupleDesc(shape->natts - extra);
+
+	for (int i = 1; i <= columns->natts; i++)
+		TupleDescCopyEntry(columns, (AttrNumber) i, shape, (AttrNumber) i);
+	return columns;
+}
+
+/* Where a row stands, which its last columns say, goes to where claim_address() looks. */
+static void
+set_address(HeapTuple row, TupleDesc shape)
+{
+	bool		isnull;
+
+	row->t_self = *(ItemPointer) DatumGetPointer(heap_getattr(row, shape->natts - 1, shape, &isnull));
+	HeapTupleHeaderSetXmin(row->t_data,
+						   DatumGetTransactionId(heap_getattr(row, shape->natts, shape, &isnull)));
 }
 
 /* What a row will take once its payload is read, wherever that is stored. */

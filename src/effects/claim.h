@@ -22,7 +22,7 @@ struct Claim
 {
 	const Source *source;
 	BlockRanges *ranges;
-	bool		keep;			/* a dry run: read, leave in place */
+	bool		keep;			/* read, leave in place */
 	MemoryContext memory;		/* what outlives a chunk */
 
 	/* of the chunk at hand */
@@ -32,6 +32,7 @@ struct Claim
 	Oid			type[ROLE_COUNT];
 	Oid			output[ROLE_COUNT];
 	bool		direct;
+	Oid			file;			/* that the source is in */
 	TupleDesc	relation_shape; /* of the source, as the run found it */
 
 	Range	   *taken;			/* by this chunk: where it began in each */

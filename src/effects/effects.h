@@ -119,6 +119,8 @@ extern void claim_set_source(Claim *claim, const Source *source);
 extern int	claim_chunk(Claim *claim, int most, HeapTuple *rows);
 extern void claim_addressed(Claim *claim, const Address *addresses, int n,
 							bool take, HeapTuple *rows, ClaimFate *fates);
+extern Address claim_address(Claim *claim, HeapTuple row);
+extern void claim_let_go(Claim *claim, int n);
 extern void claim_rewind(Claim *claim);
 extern void claim_accept(Claim *claim);
 extern void claim_read(Claim *claim, HeapTuple row, Response *response);

@@ -51,6 +51,7 @@ static int do_chunk(Run *run, Counts *counts);
 static MemoryContext begin_chunk(Run *run, Chunk *chunk);
 static void claim_rows(Chunk *chunk);
 static void claim_parcels(Chunk *chunk);
+static void take_judged(Chunk *chunk);
 static void account_rows(Chunk *chunk, Counts *counts);
 static void quarantine_rows(Chunk *chunk);
 static void settle_requeued(Chunk *chunk);
@@ -66,24 +67,27 @@ run_begin(Run *run, BlockRanges *ranges)
 	run->row_memory = AllocSetContextCreate(CurrentMemoryContext,
 											"epro_etl response",
 											ALLOCSET_DEFAULT_SIZES);
-	run->claim = claim_create(&run->pipeline->source, ranges, run->dry_run);
+	/* what judging can leave in the source is taken out of it afterwards */
+	run->claim = claim_create(&run->pipeline->source, ranges,
+							  run->dry_run || run->pipeline->defers);
+	lookups_forget();
 	initStringInfo(&run->message);
 }
 
 /*
  * Does one chunk in the current transaction, under the active snapshot.
- * Returns the number of rows claimed, 0 when there are no more, and adds to
+ * Returns the number of rows seen, 0 when there are no more, and adds to
  * counts.  What it allocated is gone at the next call.
  */
 int
 run_chunk(Run *run, Counts *counts)
 {
 	MemoryContext memory = CurrentMemoryContext;
-	volatile int claimed = 0;
+	volatile int seen = 0;
 
 	PG_TRY();
 	{
-		claimed = do_chunk(run, counts);
+		seen = do_chunk(run, counts);
 	}
 	PG_CATCH();
 	{
@@ -91,7 +95,7 @@ run_chunk(Run *run, Counts *counts)
 		rethrow_without_data(error_take(memory));
 	}
 	PG_END_TRY();
-	return claimed;
+	return seen;
 }
 
 /*
@@ -126,19 +130,26 @@ do_chunk(Run *run, Counts *counts)
 {
 	Chunk		chunk = {0};
 	MemoryContext caller = begin_chunk(run, &chunk);
+	int			seen;
 
 	progress_phase(run->progress, PHASE_CLAIMING);
 	if (run->parcels != NULL)
 		claim_parcels(&chunk);
 	else
 		claim_rows(&chunk);
-	run->nrows = chunk.n;
-	run->only_row = chunk.n == 1 ? chunk.rows[0].original : NULL;
+	seen = chunk.n;
 	run->delivered.n = 0;
-	if (chunk.n > 0)
+	if (seen > 0)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
 		judge_rows(&chunk);
+		if (run->pipeline->defers && !run->dry_run)
+			take_judged(&chunk);
+	}
+	run->nrows = chunk.n;
+	run->only_row = chunk.n == 1 ? chunk.rows[0].original : NULL;
+	if (chunk.n > 0)
+	{
 		if (!run->dry_run)
 		{
 			progress_phase(run->progress, PHASE_STORING);
@@ -148,7 +159,7 @@ do_chunk(Run *run, Counts *counts)
 		account_rows(&chunk, counts);
 	}
 	MemoryContextSwitchTo(caller);
-	return chunk.n;
+	return seen;
 }
 
 /* Brings what is compiled up to date; returns the caller's memory context. */
@@ -156,6 +167,7 @@ static MemoryContext
 begin_chunk(Run *run, Chunk *chunk)
 {
 	run_forget_remotes(run);
+	run->unanswered = false;
 	run->pipeline = pipeline_refresh(run->pipeline, run->last == STAGE_STORE);
 	claim_set_source(run->claim, &run->pipeline->source);
 	MemoryContextReset(run->chunk_memory);
@@ -188,7 +200,8 @@ static void
 claim_parcels(Chunk *chunk)
 {
 	Run		   *run = chunk->run;
-	bool		take = run->last == STAGE_STORE;
+	bool		stores = run->last == STAGE_STORE;
+	bool		take = stores && !run->pipeline->defers;
 	Parcel	  **parcels = palloc(sizeof(Parcel *) * run->nparcels);
 	Address    *addresses = palloc(sizeof(Address) * run->nparcels);
 	HeapTuple  *claimed = palloc(sizeof(HeapTuple) * run->nparcels);
@@ -203,7 +216,7 @@ claim_parcels(Chunk *chunk)
 		parcel->taken = false;
 		if (parcel->fate != PARCEL_OPEN || (run->most > 0 && n == run->most))
 			continue;
-		if (!take && message_head(parcel->message, parcel->len).has_body)
+		if (!stores && message_head(parcel->message, parcel->len).has_body)
 		{
 			chunk->rows[chunk->n++].parcel = parcel;
 			continue;
@@ -220,10 +233,54 @@ claim_parcels(Chunk *chunk)
 			parcels[i]->fate = fates[i] == CLAIM_GONE ? PARCEL_GONE : PARCEL_HELD;
 			continue;
 		}
-		parcels[i]->taken = true;
+		parcels[i]->taken = take;
 		chunk->rows[chunk->n].original = claimed[i];
 		chunk->rows[chunk->n++].parcel = parcels[i];
 	}
+}
+
+/*
+ * Takes out of the source what was read there and judged, but for what is to
+ * stay.  A row that is not to be had any more is none of the chunk's.
+ */
+static void
+take_judged(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Address    *addresses = palloc(sizeof(Address) * chunk->n);
+	HeapTuple  *claimed = palloc(sizeof(HeapTuple) * chunk->n);
+	ClaimFate  *fates = palloc(sizeof(ClaimFate) * chunk->n);
+	int			n = 0;
+	int			at = 0;
+	int			kept = 0;
+
+	for (int i = 0; i < chunk->n; i++)
+	{
+		Row		   *row = &chunk->rows[i];
+
+		if (row->deferred)
+			continue;
+		addresses[n++] = row->parcel ? row->parcel->address :
+			claim_address(run->claim, row->original);
+	}
+	claim_addressed(run->claim, addresses, n, true, claimed, fates);
+	for (int i = 0; i < chunk->n; i++)
+	{
+		Row		   *row = &chunk->rows[i];
+		ClaimFate	fate = row->deferred ? CLAIM_TAKEN : fates[at++];
+
+		if (row->parcel != NULL)
+		{
+			row->parcel->taken = !row->deferred && fate == CLAIM_TAKEN;
+			if (!row->parcel->taken)
+				row->parcel->fate = fate == CLAIM_GONE ? PARCEL_GONE : PARCEL_HELD;
+		}
+		if (fate == CLAIM_TAKEN)
+			chunk->rows[kept++] = *row;
+	}
+	if (run->parcels == NULL)
+		claim_let_go(run->claim, chunk->n - kept);
+	chunk->n = kept;
 }
 
 static void
@@ -251,6 +308,11 @@ account_rows(Chunk *chunk, Counts *counts)
 			case VERDICT_DUPLICATE:
 				made.duplicate++;
 				break;
+			case VERDICT_DEFERRED:
+				/* one of a stream that was not asked about is just held on */
+				if (row->parcel == NULL || row->nfindings > 0)
+					made.deferred++;
+				break;
 		}
 		if (row->nfindings > 0)
 		{
@@ -261,7 +323,7 @@ account_rows(Chunk *chunk, Counts *counts)
 			found[nfound++].n = row->nfindings;
 		}
 	}
-	made.claimed = chunk->n;
+	made.claimed = made.loaded + made.rejected + made.duplicate + made.deferred;
 	made.skipped = chunk->skipped;
 
 	if (!run->dry_run && made.rejected + made.duplicate > 0)
@@ -275,6 +337,7 @@ account_rows(Chunk *chunk, Counts *counts)
 	counts->warned += made.warned;
 	counts->rejected += made.rejected;
 	counts->duplicate += made.duplicate;
+	counts->deferred += made.deferred;
 	counts->skipped += made.skipped;
 }
 
@@ -293,7 +356,7 @@ quarantine_rows(Chunk *chunk)
 		Row		   *row = &chunk->rows[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (row->verdict != VERDICT_PASSED)
+		if (row->verdict == VERDICT_REJECTED || row->verdict == VERDICT_DUPLICATE)
 		{
 			MemoryContext caller = MemoryContextSwitchTo(run->row_memory);
 

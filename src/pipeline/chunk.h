@@ -15,7 +15,8 @@ typedef enum Verdict
 {
 	VERDICT_PASSED = 0,
 	VERDICT_REJECTED,
-	VERDICT_DUPLICATE
+	VERDICT_DUPLICATE,
+	VERDICT_DEFERRED			/* it stays in the source */
 } Verdict;
 
 /* How far the judging of a response has come: where to go on after an error. */
@@ -27,6 +28,7 @@ typedef enum Step
 	STEP_NORMALISE,
 	STEP_VALIDATE,
 	STEP_CHECK,
+	STEP_LOOK_UP,
 	STEP_FORM,
 	STEP_DONE
 } Step;
@@ -41,6 +43,7 @@ typedef struct Row
 	Verdict		verdict;
 	bool		warned;
 	bool		ended;			/* no stage has more to say about it */
+	bool		deferred;		/* it is to stay in the source */
 	int			first;			/* of the chunk's findings */
 	int			nfindings;
 	SinkRows   *formed;			/* a sink each */
@@ -55,6 +58,7 @@ typedef struct Chunk
 	Step		step;			/* of the row at hand */
 	Step		end;			/* where this worker's part ends */
 	int			next_check;
+	int			next_lookup;
 	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
 	Sink	   *storing;		/* that is being written, or NULL */

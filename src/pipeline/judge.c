@@ -28,7 +28,10 @@ static void read_message(Chunk *chunk, Row *row);
 static void pack_row(Chunk *chunk);
 static void form_rows(Chunk *chunk);
 static void end_row(Chunk *chunk);
+static void look_up_row(Chunk *chunk);
+static void defer_row(Chunk *chunk, bool asked);
 static void absorb_judging_error(Chunk *chunk, ErrorData *error);
+static void absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error);
 static PipelineForm *find_form(Pipeline *pipeline, Span name);
 
 /* Judges all rows; an error of a rule costs a new subtransaction, no row. */
@@ -57,13 +60,21 @@ judge_rows(Chunk *chunk)
 		PG_CATCH();
 		{
 			ErrorData  *error = error_take(memory);
+			LookupSet  *lookups = chunk->step == STEP_LOOK_UP ?
+				chunk->rows[chunk->at].form->lookups : NULL;
+			LookupFailure failure = lookups ? lookup_failed(lookups, error) : LOOKUP_PASSED_ON;
 
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
-			if (!error_is_datas(error->sqlerrcode))
+			if (lookups != NULL)
+				lookup_returned(lookups);
+			if (failure != LOOKUP_PASSED_ON)
+				absorb_lookup_error(chunk, failure, error);
+			else if (!error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
-			absorb_judging_error(chunk, error);
+			else
+				absorb_judging_error(chunk, error);
 		}
 		PG_END_TRY();
 	}
@@ -122,7 +133,11 @@ do_step(Chunk *chunk)
 				checkset_read(row->form->checks, response);
 				check(row->form->checks, response, chunk->next_check);
 			}
-			chunk->step = STEP_FORM;
+			chunk->next_lookup = 0;
+			chunk->step = STEP_LOOK_UP;
+			break;
+		case STEP_LOOK_UP:
+			look_up_row(chunk);
 			break;
 		case STEP_FORM:
 			if (run->findings.count[SEVERITY_ERROR] == 0)
@@ -185,6 +200,7 @@ read_message(Chunk *chunk, Row *row)
 		run->response.values = row->form->values;
 	}
 	row->ended = head.ended;
+	row->deferred = head.deferred;
 	chunk->step = head.ended ? STEP_DONE : first_step[run->first];
 	message_unpack(parcel->message, parcel->len, row->form ? row->form->form : NULL,
 				   &run->response);
@@ -200,7 +216,7 @@ pack_row(Chunk *chunk)
 
 	message_begin(message, row->parcel->place);
 	message_pack(message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
-				 row->ended, row->form ? row->form->form : NULL, &run->response,
+				 row->ended, row->deferred, row->form ? row->form->form : NULL, &run->response,
 				 run->last < STAGE_DEIDENTIFY);
 	if (message->len > run->bound)
 		message_begin(message, row->parcel->place);
@@ -212,6 +228,33 @@ pack_row(Chunk *chunk)
 		message->maxlen = (int) run->bound;
 		message->data = repalloc(message->data, message->maxlen);
 	}
+}
+
+/* Asks what the response calls for; one that gets no answer may have to wait. */
+static void
+look_up_row(Chunk *chunk)
+{
+	Row		   *row = &chunk->rows[chunk->at];
+	LookupResult result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
+
+	chunk->step = STEP_FORM;
+	if (result != LOOKUP_DONE)
+		defer_row(chunk, result == LOOKUP_DEFERS);
+}
+
+/*
+ * The response is to stay in the source.  Its other findings are for when it is
+ * judged to the end.  A stream meets it again and again: it says so only when the
+ * reference has been asked.
+ */
+static void
+defer_row(Chunk *chunk, bool asked)
+{
+	Row		   *row = &chunk->rows[chunk->at];
+
+	findings_keep(&chunk->run->findings, asked || row->parcel == NULL ? 1 : 0);
+	row->deferred = row->ended = true;
+	chunk->step = STEP_DONE;
 }
 
 /* Forms the rows of every sink that the response is for. */
@@ -276,7 +319,9 @@ end_row(Chunk *chunk)
 	Span		name = run->response.form_name;
 
 	row->nfindings = findings->n - row->first;
-	if (findings->count[SEVERITY_ERROR] > 0)
+	if (row->deferred)
+		row->verdict = VERDICT_DEFERRED;
+	else if (findings->count[SEVERITY_ERROR] > 0)
 		row->verdict = VERDICT_REJECTED;
 	row->warned = findings->count[SEVERITY_WARNING] > 0;
 	chunk->skipped += findings->skipped;
@@ -336,6 +381,20 @@ absorb_judging_error(Chunk *chunk, ErrorData *error)
 	}
 	row->ended = true;
 	chunk->step = STEP_DONE;
+}
+
+/* A question was broken off: what that means for the row, and where to go on. */
+static void
+absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error)
+{
+	Row		   *row = &chunk->rows[chunk->at];
+	LookupSet  *lookups = row->form->lookups;
+
+	if (failure == LOOKUP_UNANSWERED)
+		chunk->run->unanswered = true;
+	chunk->next_lookup = lookups->current + 1;
+	if (!lookup_settle(lookups, failure, error, &chunk->run->response))
+		defer_row(chunk, true);
 }
 
 /* The forms are sorted by name, as bytes. */

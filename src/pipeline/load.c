@@ -38,6 +38,26 @@ static bool complete = false;
 static Oid *watched = NULL;
 static int	nwatched = 0;
 
+/* A rule of a form: of de-identification (with params), or an edit check. */
+typedef struct Rule
+{
+	int64		id;
+	char	   *form;
+	char	   *name;			/* of the check; JSON Pointer of the item */
+	char	   *text;			/* expression; method */
+	Jsonb	   *params;
+	char	   *condition;
+	char	   *severity;
+	char	   *message;
+	int64		timeout;		/* of a lookup, in microseconds */
+	char	   *on_timeout;		/* NULL: not a lookup */
+} Rule;
+
+/* their columns, as read_rules() knows them */
+#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL"
+#define RULE_OF_CHECK "c.check_id, c.form, c.check_name, c.expression, NULL, c.condition, c.severity, c.message," \
+	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout"
+
 static void watch_catalogs(void);
 static void watch_relations(const Pipeline *pipeline);
 static void relation_changed(Datum arg, Oid relid);
@@ -46,6 +66,8 @@ static void load_source(Pipeline *pipeline);
 static void load_forms(Pipeline *pipeline);
 static void load_rules(Pipeline *pipeline);
 static void load_sinks(Pipeline *pipeline);
+static Rule *read_rules(uint64 n, MemoryContext memory);
+static void add_rules(PipelineForm *form, const Rule *rules, uint64 n);
 static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
 static char *column_text(uint64 row, int column, MemoryContext memory);
@@ -265,47 +287,25 @@ pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(name)};
 	MemoryContext memory = CurrentMemoryContext;
-	CompiledForm *form = form_compile(name, version, definition);
-	CheckSet   *checks;
+	PipelineForm compiled = {0};
 	OwnerScope	scope;
 	uint64		n;
-	struct
-	{
-		char	   *text[4];
-		Jsonb	   *params;
-	}		   *rule;
+	Rule	   *rules;
 	int			guc_level;
 
+	compiled.form = form_compile(name, version, definition);
 	owner_begin(&scope);
-	n = query("SELECT path, method, NULL, NULL, params FROM epro_etl.deid_rule"
-			  " WHERE form = $1 AND removed_at IS NULL"
-			  " UNION ALL SELECT check_name, expression, condition, severity, NULL FROM epro_etl.edit_check"
-			  " WHERE form = $1 AND removed_at IS NULL", 1, types, values);
-	rule = MemoryContextAllocZero(memory, sizeof(*rule) * (n + 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		for (int c = 0; c < 4; c++)
-			rule[i].text[c] = column_text(i, c + 1, memory);
-		rule[i].params = column_jsonb(i, 5, memory);
-	}
+	n = query("SELECT " RULE_OF_DEID " FROM epro_etl.deid_rule d WHERE d.form = $1 AND d.removed_at IS NULL"
+			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL",
+			  1, types, values);
+	rules = read_rules(n, memory);
 	owner_end(&scope);
 	MemoryContextSwitchTo(memory);
 
-	for (uint64 i = 0; i < n; i++)
-	{
-		if (rule[i].params != NULL)
-			form_deidentify(form, rule[i].text[0], rule[i].text[1], rule[i].params);
-	}
 	guc_level = pin_search_path();
-	checks = checkset_create(form);
-	for (uint64 i = 0; i < n; i++)
-	{
-		if (rule[i].params == NULL)
-			checkset_add(checks, rule[i].text[0], SEVERITY_ERROR, rule[i].text[1],
-						 rule[i].text[2], NULL);
-	}
+	add_rules(&compiled, rules, n);
 	AtEOXact_GUC(true, guc_level);
-	return form;
+	return compiled.form;
 }
 
 static void
@@ -424,7 +424,6 @@ load_forms(Pipeline *pipeline)
 	}
 }
 
-/* De-identification first: it settles what the items are for the checks. */
 static void
 load_rules(Pipeline *pipeline)
 {
@@ -432,52 +431,84 @@ load_rules(Pipeline *pipeline)
 	Datum		values[] = {JsonbPGetDatum(pipeline->versions)};
 	OwnerScope	scope;
 	uint64		n;
-	struct
-	{
-		char	   *text[6];
-		Jsonb	   *params;
-	}		   *rule;
+	Rule	   *rules;
 
 	owner_begin(&scope);
-	n = query("SELECT form, path, method, NULL, NULL, NULL, params FROM ("
-			  " SELECT d.* FROM epro_etl.deid_rule d, jsonb_each($1) v,"
-			  "  jsonb_array_elements_text(v.value->'deid_rules') r"
-			  "  WHERE d.rule_id = r::bigint ORDER BY d.rule_id) d"
-			  " UNION ALL SELECT form, check_name, expression, condition, severity, message, NULL FROM ("
-			  " SELECT c.* FROM epro_etl.edit_check c, jsonb_each($1) v,"
-			  "  jsonb_array_elements_text(v.value->'edit_checks') r"
-			  "  WHERE c.check_id = r::bigint ORDER BY c.check_id) c",
+	n = query("SELECT " RULE_OF_DEID " FROM epro_etl.deid_rule d, jsonb_each($1) v,"
+			  "  jsonb_array_elements_text(v.value->'deid_rules') r WHERE d.rule_id = r::bigint"
+			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c, jsonb_each($1) v,"
+			  "  jsonb_array_elements_text(v.value->'edit_checks') r WHERE c.check_id = r::bigint"
+			  " ORDER BY id",
 			  1, types, values);
-	rule = MemoryContextAllocZero(pipeline->memory, sizeof(*rule) * (n + 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		for (int c = 0; c < 6; c++)
-			rule[i].text[c] = column_text(i, c + 1, pipeline->memory);
-		rule[i].params = column_jsonb(i, 7, pipeline->memory);
-	}
+	rules = read_rules(n, pipeline->memory);
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
 
-	for (uint64 i = 0; i < n; i++)
-	{
-		PipelineForm *form = find_form(pipeline, rule[i].text[0]);
-
-		if (form != NULL && rule[i].params != NULL)
-			form_deidentify(form->form, rule[i].text[1], rule[i].text[2], rule[i].params);
-	}
 	for (int i = 0; i < pipeline->nforms; i++)
-		pipeline->forms[i].checks = checkset_create(pipeline->forms[i].form);
+	{
+		add_rules(&pipeline->forms[i], rules, n);
+		if (pipeline->forms[i].lookups->defers)
+			pipeline->defers = true;
+	}
+}
+
+/* What a query gives of rules, into a memory context. */
+static Rule *
+read_rules(uint64 n, MemoryContext memory)
+{
+	Rule	   *rules = MemoryContextAllocZero(memory, sizeof(Rule) * (n + 1));
+
 	for (uint64 i = 0; i < n; i++)
 	{
-		PipelineForm *form = find_form(pipeline, rule[i].text[0]);
-		Severity	severity;
+		Rule	   *rule = &rules[i];
 
-		if (form == NULL || rule[i].params != NULL)
+		rule->id = DatumGetInt64(column_datum(i, 1));
+		rule->form = column_text(i, 2, memory);
+		rule->name = column_text(i, 3, memory);
+		rule->text = column_text(i, 4, memory);
+		rule->params = column_jsonb(i, 5, memory);
+		rule->condition = column_text(i, 6, memory);
+		rule->severity = column_text(i, 7, memory);
+		rule->message = column_text(i, 8, memory);
+		rule->timeout = DatumGetInt64(column_datum(i, 9));
+		rule->on_timeout = column_text(i, 10, memory);
+	}
+	return rules;
+}
+
+/*
+ * Compiles those of the rules that are the form's, in the current memory
+ * context.  De-identification first: it settles what the items are for the rest.
+ */
+static void
+add_rules(PipelineForm *form, const Rule *rules, uint64 n)
+{
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].params != NULL && strcmp(rules[i].form, form->form->name) == 0)
+			form_deidentify(form->form, rules[i].name, rules[i].text, rules[i].params);
+	}
+	form->checks = checkset_create(form->form);
+	form->lookups = lookupset_create(form->checks);
+	for (uint64 i = 0; i < n; i++)
+	{
+		const Rule *rule = &rules[i];
+		LookupDeclaration declared = {rule->id, rule->name, rule->text, rule->condition, rule->message};
+
+		if (rule->params != NULL || strcmp(rule->form, form->form->name) != 0)
 			continue;
-		if (!severity_from_name(rule[i].text[4], &severity))
-			elog(ERROR, "unknown severity \"%s\"", rule[i].text[4]);
-		checkset_add(form->checks, rule[i].text[1], severity, rule[i].text[2],
-					 rule[i].text[3], rule[i].text[5]);
+		if (!severity_from_name(rule->severity, &declared.severity))
+			elog(ERROR, "unknown severity \"%s\"", rule->severity);
+		if (rule->on_timeout == NULL)
+		{
+			checkset_add(form->checks, rule->name, declared.severity, rule->text,
+						 rule->condition, rule->message);
+			continue;
+		}
+		declared.timeout = rule->timeout;
+		if (!on_timeout_from_name(rule->on_timeout, &declared.on_timeout))
+			elog(ERROR, "unknown policy \"%s\"", rule->on_timeout);
+		lookupset_add(form->lookups, &declared);
 	}
 }
 

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "effects/effects.h"
+#include "effects/lookup.h"
 #include "lib/stringinfo.h"
 
 /* One form of a pipeline, compiled for this process. */
@@ -16,6 +17,7 @@ typedef struct PipelineForm
 {
 	CompiledForm *form;
 	CheckSet   *checks;
+	LookupSet  *lookups;
 	Sink	  **sinks;
 	int			nsinks;
 	Value	   *values;			/* of the response at hand */
@@ -28,6 +30,7 @@ typedef struct Pipeline
 	Source		source;
 	PipelineForm *forms;		/* sorted by name */
 	int			nforms;
+	bool		defers;			/* judging can leave a response in the source */
 	Jsonb	   *versions;		/* which form, checks, rules, sinks were compiled */
 	MemoryContext memory;		/* all of it */
 } Pipeline;
@@ -106,6 +109,7 @@ typedef struct Run
 	int			nparcels;
 	List	   *remotes;		/* sinks that the chunk at hand has sent rows to */
 	List	   *lost;			/* those of them that were found away meanwhile */
+	bool		unanswered;		/* a lookup of the chunk at hand was broken off */
 	int			nrows;			/* of the chunk at hand */
 	int			most;			/* rows of the next; 0: as many as there are */
 	HeapTuple	only_row;		/* of a chunk that has one */

@@ -82,16 +82,16 @@ do_run(const RunRequest *request, RunResult *result)
 	open_run(&run, request, result, &ranges);
 	for (;;)
 	{
-		int			claimed;
+		int			seen;
 
 		CHECK_FOR_INTERRUPTS();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		claimed = run_chunk(&run, &result->counts);
+		seen = run_chunk(&run, &result->counts);
 		PopActiveSnapshot();
 		CommandCounterIncrement();
 		run_committed(&run);
 		claim_accept(run.claim);
-		if (claimed == 0)
+		if (seen == 0)
 			break;
 		if (too_many_rejects(result->counts.claimed,
 							 result->counts.rejected + result->counts.duplicate,

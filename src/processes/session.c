@@ -113,18 +113,18 @@ session_commit(void)
 /*
  * One chunk, one transaction; again, a bounded number of times, when it fell
  * victim to a deadlock or to serialization; again without the responses of a
- * sink that is away; and again in smaller parts when another server refuses
- * some of them at the commit.  Returns what run_chunk() does.
+ * sink that is away, or without asking a reference that broke off; and again in
+ * smaller parts when another server refuses some of them at the commit.  Returns what run_chunk() does.
  */
 int
 session_chunk(Run *run, Counts *counts)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	volatile int tries = 0;
-	volatile int claimed = -1;
+	volatile int seen = -1;
 	volatile bool committing;
 
-	while (claimed < 0)
+	while (seen < 0)
 	{
 		committing = false;
 		PG_TRY();
@@ -132,7 +132,7 @@ session_chunk(Run *run, Counts *counts)
 			memset(counts, 0, sizeof(*counts));
 			session_begin();
 			MemoryContextSwitchTo(memory);
-			claimed = run_chunk(run, counts);
+			seen = run_chunk(run, counts);
 			committing = true;
 			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
@@ -142,11 +142,11 @@ session_chunk(Run *run, Counts *counts)
 		{
 			tries = begin_again(run, memory, committing, tries);
 			claim_rewind(run->claim);
-			claimed = -1;
+			seen = -1;
 		}
 		PG_END_TRY();
 	}
-	return claimed;
+	return seen;
 }
 
 /*
@@ -209,7 +209,8 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
 	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
-		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error))))
+		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error) ||
+						 (run->unanswered && lookups_give_up(error)))))
 	{
 		if (committing)
 			error_strip(error);

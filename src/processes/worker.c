@@ -206,11 +206,11 @@ do_chunks(Run *run)
 	while (pg_atomic_read_u32(&shared->stop) == 0)
 	{
 		Counts		counts;
-		int			claimed;
+		int			seen;
 
 		chunk_number++;
-		claimed = session_chunk(run, &counts);
-		if (claimed == 0)
+		seen = session_chunk(run, &counts);
+		if (seen == 0)
 			break;
 		shared_add(shared, &counts);
 		pg_atomic_fetch_add_u64(&run->progress->processed, counts.claimed);

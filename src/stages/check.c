@@ -179,6 +179,26 @@ checkset_holds(CheckSet *set, ExprState *expression, bool *isnull)
 }
 
 /*
+ * Is a check for the response at hand?  A condition that is unknown leaves it
+ * not evaluated, which is a finding.  May raise an error.
+ */
+bool
+check_applies(CheckSet *set, ExprState *condition, const char *name,
+			  FindingList *findings)
+{
+	bool		isnull;
+	bool		holds;
+
+	if (condition == NULL)
+		return true;
+	holds = checkset_holds(set, condition, &isnull);
+	if (isnull)
+		finding_add(findings, FINDING_NOT_EVALUATED, SEVERITY_INFORMATION, "", name,
+					"the condition could not be evaluated");
+	return !isnull && holds;
+}
+
+/*
  * Judges the checks from the given one on.  May raise an error, which belongs
  * to the check number set->current.
  */
@@ -191,20 +211,8 @@ check(CheckSet *set, Response *response, int from)
 		bool		isnull;
 		bool		holds;
 
-		if (at_hand->condition != NULL)
-		{
-			/* a condition that is unknown leaves the check not evaluated */
-			holds = checkset_holds(set, at_hand->condition, &isnull);
-			if (!isnull && !holds)
-				continue;
-			if (isnull)
-			{
-				finding_add(response->findings, FINDING_NOT_EVALUATED,
-							SEVERITY_INFORMATION, "", at_hand->name,
-							"the condition could not be evaluated");
-				continue;
-			}
-		}
+		if (!check_applies(set, at_hand->condition, at_hand->name, response->findings))
+			continue;
 		holds = checkset_holds(set, at_hand->expression, &isnull);
 		if (isnull)
 			finding_add(response->findings, FINDING_NOT_EVALUATED,
@@ -272,9 +280,9 @@ resolve_column(ParseState *pstate, ColumnRef *reference)
 	CheckSet   *set = pstate->p_ref_hook_state;
 	StringInfoData name;
 	ListCell   *cell;
-	FormNode   *node;
-	int			column = -1;
+	int			column;
 	Form_pg_attribute attribute;
+	Var		   *var;
 
 	initStringInfo(&name);
 	foreach(cell, reference->fields)
@@ -287,21 +295,7 @@ resolve_column(ParseState *pstate, ColumnRef *reference)
 		appendStringInfo(&name, "%s%s", name.len ? "." : "", strVal(lfirst(cell)));
 	}
 
-	node = form_find(set->form, name.data);
-	if (node != NULL)
-		column = node->slot;
-	for (int i = 0; column < 0 && i < OWN_COUNT; i++)
-	{
-		if (strcmp(name.data, own_columns[i].name) == 0)
-			column = set->form->nnodes + i;
-	}
-	if (node != NULL && node->deid == DEID_REMOVE)
-		ereport(ERROR,
-				(errcode(ERRCODE_EPRO_CHECK_REFUSED),
-				 errmsg("item \"%s\" is removed by de-identification and cannot be judged", name.data),
-				 errdetail("It is named in %s.", set->what),
-				 errhint("De-identification comes before validation: remove the edit check, or choose another method."),
-				 parser_errposition(pstate, reference->location)));
+	column = checkset_column(set, pstate, name.data, reference->location);
 	if (column < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -310,15 +304,38 @@ resolve_column(ParseState *pstate, ColumnRef *reference)
 				 errhint("Name an item of the form, or subject, visit, authored or study."),
 				 parser_errposition(pstate, reference->location)));
 
-	set->used[column] = true;
 	attribute = TupleDescAttr(set->record->tts_tupleDescriptor, column);
-	{
-		Var		   *var = makeVar(1, (AttrNumber) (column + 1), attribute->atttypid, -1,
-								  attribute->attcollation, 0);
+	var = makeVar(1, (AttrNumber) (column + 1), attribute->atttypid, -1,
+				  attribute->attcollation, 0);
+	var->location = reference->location;
+	return (Node *) var;
+}
 
-		var->location = reference->location;
-		return (Node *) var;
+/*
+ * The column of the record that a rule means by a name, which is read from now
+ * on; -1: there is none.
+ */
+int
+checkset_column(CheckSet *set, ParseState *pstate, const char *name, int location)
+{
+	FormNode   *node = form_find(set->form, name);
+	int			column = node ? node->slot : -1;
+
+	for (int i = 0; column < 0 && i < OWN_COUNT; i++)
+	{
+		if (strcmp(name, own_columns[i].name) == 0)
+			column = set->form->nnodes + i;
 	}
+	if (node != NULL && node->deid == DEID_REMOVE)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+				 errmsg("item \"%s\" is removed by de-identification and cannot be judged", name),
+				 errdetail("It is named in %s.", set->what),
+				 errhint("De-identification comes before validation: remove the edit check, or choose another method."),
+				 parser_errposition(pstate, location)));
+	if (column >= 0)
+		set->used[column] = true;
+	return column;
 }
 
 /* The position is one in the expression, not in the statement that calls us. */

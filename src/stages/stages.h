@@ -15,6 +15,7 @@
 #include "common/hmac.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "parser/parse_node.h"
 #include "words/response.h"
 
 /* ---- decode.c: payload to values ---- */
@@ -64,8 +65,12 @@ extern ExprState *checkset_compile(CheckSet *set, const char *expression,
 extern void checkset_add(CheckSet *set, const char *name, Severity severity,
 						 const char *expression, const char *condition,
 						 const char *message);
+extern int	checkset_column(CheckSet *set, ParseState *pstate, const char *name,
+							int location);
 extern void checkset_read(CheckSet *set, const Response *response);
 extern bool checkset_holds(CheckSet *set, ExprState *expression, bool *isnull);
+extern bool check_applies(CheckSet *set, ExprState *condition,
+						  const char *name, FindingList *findings);
 extern void check(CheckSet *set, Response *response, int from);
 
 #endif							/* EPRO_ETL_STAGES_H */

@@ -60,7 +60,7 @@ message_begin(StringInfo message, int32 place)
  */
 void
 message_pack(StringInfo message, int32 form_index, bool ended,
-			 const CompiledForm *form, const Response *response,
+			 bool deferred, const CompiledForm *form, const Response *response,
 			 bool identified)
 {
 	MessageHead *head = (MessageHead *) message->data;
@@ -69,6 +69,7 @@ message_pack(StringInfo message, int32 form_index, bool ended,
 	head->form = form_index;
 	head->has_body = true;
 	head->ended = ended;
+	head->deferred = deferred;
 
 	put_span(message, response->source_id);
 	put_span(message, response->study);

@@ -20,11 +20,12 @@ typedef struct MessageHead
 	int32		form;			/* index in the pipeline; -1: no such form */
 	bool		has_body;
 	bool		ended;			/* judged to the end: no stage has more to say */
+	bool		deferred;		/* and it is to stay in the source */
 } MessageHead;
 
 extern void message_begin(StringInfo message, int32 place);
 extern void message_pack(StringInfo message, int32 form_index, bool ended,
-						 const CompiledForm *form, const Response *response,
+						 bool deferred, const CompiledForm *form, const Response *response,
 						 bool identified);
 extern MessageHead message_head(const char *data, Size len);
 extern void message_unpack(const char *data, Size len,

@@ -16,6 +16,7 @@ static const char *const kind_name[] = {
 	[FINDING_CHECK] = "check",
 	[FINDING_ERROR] = "error",
 	[FINDING_NOT_EVALUATED] = "not evaluated",
+	[FINDING_UNANSWERED] = "unanswered",
 	[FINDING_CONSTRAINT] = "constraint",
 	[FINDING_CONVERSION] = "conversion",
 	[FINDING_PAYLOAD] = "payload",
@@ -37,6 +38,17 @@ findings_begin(FindingList *list)
 	list->first = list->n;
 	memset(list->count, 0, sizeof(list->count));
 	list->skipped = 0;
+}
+
+/* Of the response at hand, keeps no more than its last findings. */
+void
+findings_keep(FindingList *list, int last)
+{
+	int			n = Min(last, list->n - list->first);
+
+	for (int i = 0; i < n; i++)
+		list->items[list->first + i] = list->items[list->n - n + i];
+	list->n = list->first + n;
 }
 
 /*

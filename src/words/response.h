@@ -31,6 +31,7 @@ typedef enum FindingKind
 	FINDING_CHECK,				/* an edit check was false */
 	FINDING_ERROR,				/* an edit check raised an error */
 	FINDING_NOT_EVALUATED,		/* an edit check was NULL */
+	FINDING_UNANSWERED,			/* what a lookup asks did not answer in time */
 	FINDING_CONSTRAINT,			/* the sink refused the row */
 	FINDING_CONVERSION,			/* the answer does not fit the sink's column */
 	FINDING_PAYLOAD,			/* the payload could not be read */
@@ -109,6 +110,7 @@ typedef struct Response
 } Response;
 
 extern void findings_begin(FindingList *list);
+extern void findings_keep(FindingList *list, int last);
 extern void finding_add(FindingList *list, FindingKind kind, Severity severity,
 						const char *location, const char *rule,
 						const char *message);
