@@ -49,6 +49,30 @@ mid-chunk               | 57014 none        | EP001 none      | EP001 none      
 in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
 in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
 
+lookup local, inline: mid-chunk and clean-up are in the question
+before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+in commit               | waits - all       | waits - all     | waits - all     | - all       | - all       | waits - all  | - all
+in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+
+lookup local, batch: mid-chunk and clean-up are in the question
+before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
+in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+
+lookup foreign, inline: mid-chunk and clean-up are there, where the cancel that began it is told before the terminate
+before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+in commit               | waits - all       | waits - all     | waits - all     | - all       | - all       | waits - all  | - all
+in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57014 none  | - none       | - none
+
+lookup foreign, batch: mid-chunk and clean-up are there
+before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
+in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+
 sink foreign, inline: mid-chunk and clean-up are there, where the cancel that began it is told before the terminate
 before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
 mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
@@ -73,7 +97,7 @@ in its own commit       | waits - all gone  | waits - all gone | waits - all gon
 stream start: its own transaction; mid-chunk is that of a stream which is up already and is started again
 before first chunk      | 57014 none gone   | EP001 none gone | 1               | 57014 none gone | 57P01 none gone | - none gone | - none gone
 mid-chunk               | 57014 lives       | EP001 lives     | 1               | 57014 lives | 57P01 lives | - lives      | - lives
-in commit               | waits - lives     | waits - lives   | 1               | - lives     | - lives     | waits - lives | - lives
+in its own commit       | waits - lives     | waits - lives   | 1               | - lives     | - lives     | waits - lives | - lives
 in clean-up             | 57014 none gone   | EP001 none gone | 1               | 57014 none gone | 57P01 none gone | - none gone | - none gone
 TABLE
 
@@ -113,6 +137,7 @@ my %points = (
 	'in commit there' => { at => 'commit', waits => waiters(77), there => 1 },
 	'in clean-up' => { at => 'clean', waits => waiters(77), then => waiters(78) });
 $points{'in its own commit'} = { %{ $points{'in commit'} }, own => 1 };
+# Who asks there, or stores there, is held there, as far as that can be.
 my %there = ('mid-chunk' => { there => 1 }, 'in clean-up' => { there => 1 });
 
 my $stages = '{"deidentify": 1, "store": 1}';
@@ -122,6 +147,10 @@ my $stages = '{"deidentify": 1, "store": 1}';
 my %topologies = (
 	'inline' => { pipeline => 'mood', call => q{SELECT status FROM epro_etl.run('mood', workers => 0%s)}, held => 1, itself => 1 },
 	'batch' => { pipeline => 'mood', call => q{SELECT status FROM epro_etl.run('mood', workers => 2%s)}, held => 2 },
+	'lookup local, inline' => { pipeline => 'local', call => q{SELECT status FROM epro_etl.run('local', workers => 0%s)}, held => 1, itself => 1, asks => 1 },
+	'lookup local, batch' => { pipeline => 'local', call => q{SELECT status FROM epro_etl.run('local', workers => 2%s)}, held => 2, asks => 1 },
+	'lookup foreign, inline' => { pipeline => 'foreign', call => q{SELECT status FROM epro_etl.run('foreign', workers => 0%s)}, held => 1, itself => 1, far => 1, asks => 1 },
+	'lookup foreign, batch' => { pipeline => 'foreign', call => q{SELECT status FROM epro_etl.run('foreign', workers => 2%s)}, held => 2, far => 1, asks => 1 },
 	'sink foreign, inline' => { pipeline => 'far', call => q{SELECT status FROM epro_etl.run('far', workers => 0%s)}, held => 1, itself => 1, far => 1 },
 	'sink foreign, batch' => { pipeline => 'far', call => q{SELECT status FROM epro_etl.run('far', workers => 2%s)}, held => 2, far => 1 },
 	'stream stop' => {
@@ -261,8 +290,7 @@ sub restarted
 sub connect_here
 {
 	($look, $locker) = (reach($node), reach($node));
-	# nothing may be locked
-	$locker->query('SET client_min_messages = error');
+	$_->query('SET client_min_messages = error') foreach ($look, $locker);
 	return;
 }
 
@@ -274,6 +302,8 @@ sub one_cell
 	my $time = TIME;
 	my $right;
 	my $got;
+
+	$point{at} = "ask, $point{at}" if $topology->{asks} && $point{waits} eq waiters(77);
 
 	if (my $reason = $reasons{ $cell->{right} })
 	{
@@ -332,7 +362,12 @@ sub try_cell
 	return { held => 0 } if !end_at_point($caller, $way, $topology, $point, $right, $time, \%got);
 
 	# what the caller says, and what is there as soon as it has said it
-	my ($out, $error) = $way->{mute} ? ('', '') : $caller->wait;
+	my ($out, $error) = $way->{mute} ? ('', '') : eval { $caller->wait };
+	if (!defined $out)
+	{
+		$look->query('SELECT pg_terminate_backend(' . $caller->backend . ')');
+		($out, $error) = ('', 'ERROR:  00000: no answer');
+	}
 	$got{sqlstate} = sqlstate($error);
 	if ($way->{restarts}) { restarted(); }
 	elsif ($way->{ends}) { until_true($look, 'SELECT count(*) FROM pg_stat_get_activity(' . $caller->backend . ')', 0); }
@@ -461,7 +496,7 @@ sub wrong
 	my $wrong = $look->query(q{SELECT * FROM oracle(ARRAY['staging'], ARRAY['mood_sink']) o WHERE o NOT LIKE '%still going on'} . ($runs ? '' : ' OR true'));
 
 	$wrong .= $look->query('SELECT r FROM epro_etl.run_ledger l, epro_etl.reconcile(l.run_id) r WHERE NOT r.agrees');
-	if ($topology->{far})
+	if ($topology->{far} && !$topology->{asks})
 	{
 		my $is = 'SELECT concat_ws(\' \', count(*), count(DISTINCT source_id), sum(source_id), sum(mood02), sum(length(note))) FROM ';
 		my ($here, $over) = ($look->query("$is mood_sink"), $there->query("$is mood_far"));
@@ -508,6 +543,21 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+CREATE TABLE enrolled (note text PRIMARY KEY);
+INSERT INTO enrolled SELECT 'note of ' || g FROM generate_series(1, 1000) g;
+GRANT SELECT ON enrolled TO PUBLIC;
+CREATE FUNCTION answers(note text) RETURNS boolean STABLE LANGUAGE plpgsql SET search_path = public AS $$
+DECLARE
+    at text := (SELECT p.at FROM point p);
+BEGIN
+    IF at = 'ask, wait' THEN
+        PERFORM pg_advisory_xact_lock_shared(77, 0);
+    ELSIF at = 'ask, clean' THEN
+        PERFORM clean_up();
+    END IF;
+    RETURN true;
+END $$;
+CREATE VIEW registry AS SELECT note FROM enrolled WHERE answers(note);
 SQL
 
 	create_fixture($node, gates => 0);
@@ -518,6 +568,7 @@ CREATE TRIGGER at_point BEFORE INSERT ON mood_far FOR EACH ROW EXECUTE FUNCTION 
 CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON mood_far DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_point('deferred');
 CREATE ROLE etl LOGIN;
 GRANT SELECT, INSERT ON mood_far TO etl;
+GRANT SELECT ON registry TO etl;
 SQL
 	$node->safe_psql('postgres', $common . <<"SQL");
 CREATE TRIGGER at_point BEFORE INSERT ON mood_sink FOR EACH ROW EXECUTE FUNCTION at_point('standby');
@@ -534,7 +585,19 @@ CREATE FOREIGN TABLE mood_far (source_id bigint, subject_key text, mood01 int, m
 SELECT epro_etl.create_pipeline('far', 'staging', '{"id": "response_id"}');
 SELECT epro_etl.add_sink('far', 'MOOD', 'mood_sink');
 SELECT epro_etl.add_sink('far', 'MOOD', 'mood_far', on_duplicate => 'ignore');
+CREATE FOREIGN TABLE registry_far (note text) SERVER far OPTIONS (table_name 'registry');
 SQL
+	# a form of its own for each reference, of which the staged rows say nothing
+	foreach my $asked ([ 'local', 'registry' ], [ 'foreign', 'registry_far' ])
+	{
+		my ($name, $registry) = @$asked;
+		$node->safe_psql('postgres', <<"SQL");
+SELECT epro_etl.register_form('$name', definition) FROM epro_etl.form WHERE name = 'MOOD';
+SELECT epro_etl.create_pipeline('$name', 'staging', '{"id": "response_id", "form": {"value": "$name"}}');
+SELECT epro_etl.add_sink('$name', '$name', 'mood_sink');
+SELECT epro_etl.add_lookup('$name', 'enrolled', 'EXISTS (SELECT FROM public.$registry r WHERE r.note = response.note)', timeout => '1 min');
+SQL
+	}
 	connect_here();
 	$there = far_session($far);
 	return;
