@@ -261,11 +261,11 @@ sub let_go
 }
 
 # Waits until so many are held; false when the caller, if there is still one to
-# ask, has its answer before.
+# ask, has its answer before, or its time is over.
 sub reached
 {
-	my ($caller, $session, $query, $n) = @_;
-	my $end = time() + $EproTest::PATIENCE;
+	my ($caller, $session, $query, $n, $time) = @_;
+	my $end = time() + ($time ? $time / 1000 : $EproTest::PATIENCE);
 
 	while (time() < $end)
 	{
@@ -359,7 +359,13 @@ sub try_cell
 	$call = $way->{around}->($call, $time) if $way->{around};
 	$caller->send("$call;\nSELECT 'workers ' || ($processes)");
 
-	return { held => 0 } if !end_at_point($caller, $way, $topology, $point, $right, $time, \%got);
+	if (!end_at_point($caller, $way, $topology, $point, $right, $time, \%got))
+	{
+		let_go();
+		$caller->wait;
+		$caller->close;
+		return { held => 0 };
+	}
 
 	# what the caller says, and what is there as soon as it has said it
 	my ($out, $error) = $way->{mute} ? ('', '') : eval { $caller->wait };
@@ -400,7 +406,7 @@ sub end_at_point
 	my $held = $topology->{held};
 	my $strike = $way->{strike};
 
-	return 0 if !reached($caller, $at, $point->{waits}, $held);
+	return 0 if !reached($caller, $at, $point->{waits}, $held, $strike ? 0 : $time);
 	if ($point->{then})
 	{
 		# what is canceled holds on in its clean-up, where the second strike comes
