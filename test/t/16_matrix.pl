@@ -35,70 +35,70 @@ use constant TIME => 250;
 # a client's end there, where the server does not look for it.
 # A number: there is no such cell, for the reason of that number.
 my $table = <<'TABLE';
-way                     | statement_timeout | with_timeout    | run timeout     | cancel      | terminate   | client gone  | kill -9
+way                | statement_timeout | with_timeout     | run timeout       | cancel          | terminate       | client gone      | kill -9     | both timeouts
 
 inline: the caller does it all in its transaction
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit               | waits - all       | waits - all     | waits - all     | - all       | - all       | waits - all  | - all
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 batch: its commits are those of workers, which stay
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 lookup local, inline: mid-chunk and clean-up are in the question
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit               | waits - all       | waits - all     | waits - all     | - all       | - all       | waits - all  | - all
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 lookup local, batch: mid-chunk and clean-up are in the question
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 lookup foreign, inline: mid-chunk and clean-up are there, where the cancel that began it is told before the terminate
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit               | waits - all       | waits - all     | waits - all     | - all       | - all       | waits - all  | - all
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57014 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57014 none      | - none           | - none      | 57014 none
 
 lookup foreign, batch: mid-chunk and clean-up are there
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 sink foreign, inline: mid-chunk and clean-up are there, where the cancel that began it is told before the terminate
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit there         | waits - all       | waits - all     | waits - all     | 57014 none soon | 57P01 none | - none    | - none
-in commit               | waits - all       | waits - all     | waits - all     | - all       | - all       | waits - all  | - all
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57014 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit there    | waits - all       | waits - all      | waits - all       | 57014 none soon | 57P01 none      | - none           | - none      | waits - all
+in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57014 none      | - none           | - none      | 57014 none
 
 sink foreign, batch: mid-chunk and clean-up are there
-before first chunk      | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-mid-chunk               | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
-in commit there         | 57014 none soon   | EP001 none soon | EP001 none soon | 57014 none soon | 57P01 none | - none    | - none
-in commit               | 57014 some        | EP001 some      | EP001 some      | 57014 some  | 57P01 some  | - some       | - some
-in clean-up             | 57014 none        | EP001 none      | EP001 none      | 57014 none  | 57P01 none  | - none       | - none
+before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in commit there    | 57014 none soon   | EP001 none soon  | EP001 none soon   | 57014 none soon | 57P01 none      | - none           | - none      | EP001 none soon
+in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 stream stop: a wish that its caller does not live to see fulfilled is taken back; its timeout ends a drain at once
-before first chunk      | 57014 lives       | EP001 lives     | - none gone     | 57014 lives | 57P01 lives | - lives      | - lives
-mid-chunk               | 57014 lives       | EP001 lives     | - none gone     | 57014 lives | 57P01 lives | - lives      | - lives
-in commit               | 57014 lives       | EP001 lives     | - some gone     | 57014 lives | 57P01 lives | - lives      | - lives
-in clean-up             | 57014 lives       | EP001 lives     | waits - none gone | 57014 lives | 57P01 lives | - lives    | - lives
-in its own commit       | waits - all gone  | waits - all gone | waits - all gone | - all gone | - all gone | waits - all gone | - all gone
+before first chunk | 57014 lives       | EP001 lives      | - none gone       | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
+mid-chunk          | 57014 lives       | EP001 lives      | - none gone       | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
+in commit          | 57014 lives       | EP001 lives      | - some gone       | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
+in clean-up        | 57014 lives       | EP001 lives      | waits - none gone | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
+in its own commit  | waits - all gone  | waits - all gone | waits - all gone  | - all gone      | - all gone      | waits - all gone | - all gone  | waits - all gone
 
 stream start: its own transaction; mid-chunk is that of a stream which is up already and is started again
-before first chunk      | 57014 none gone   | EP001 none gone | 1               | 57014 none gone | 57P01 none gone | - none gone | - none gone
-mid-chunk               | 57014 lives       | EP001 lives     | 1               | 57014 lives | 57P01 lives | - lives      | - lives
-in its own commit       | waits - lives     | waits - lives   | 1               | - lives     | - lives     | waits - lives | - lives
-in clean-up             | 57014 none gone   | EP001 none gone | 1               | 57014 none gone | 57P01 none gone | - none gone | - none gone
+before first chunk | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | EP001 none gone
+mid-chunk          | 57014 lives       | EP001 lives      | 1                 | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
+in its own commit  | waits - lives     | waits - lives    | 1                 | - lives         | - lives         | waits - lives    | - lives     | waits - lives
+in clean-up        | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | 57014 none gone
 TABLE
 
 my %reasons = (1 => 'start_stream() has no timeout of its own: it waits for nothing but locks');
@@ -110,8 +110,15 @@ my ($look, $locker, $there);
 my %ways = (
 	'statement_timeout' => { set => sub { "SET statement_timeout = '$_[0]ms'" }, status => 'timed out' },
 	'with_timeout' => {
-		around => sub { "SELECT * FROM epro_etl.with_timeout('$_[1] ms', \$call\$$_[0]\$call\$) AS t (answer text)" },
+		around => sub { within(@_) },
 		status => 'timed out'
+	},
+	# the statement's is the outer one, and ends later: in the clean-up of the inner one
+	'both timeouts' => {
+		set => sub { "SET statement_timeout = '" . 2 * $_[0] . "ms'" },
+		around => sub { within(@_) },
+		status => 'timed out',
+		both => 1
 	},
 	'run timeout' => { argument => sub { ", timeout => '$_[0] ms'" }, status => 'timed out' },
 	'cancel' => { strike => sub { $look->query('SELECT pg_cancel_backend(' . $_[0]->backend . ')') }, status => 'canceled' },
@@ -201,6 +208,12 @@ $node->stop('fast');
 $far->stop('fast');
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC:|TRAP:|was terminated by signal (?!9)/, 'no process crashed');
 done_testing();
+
+sub within
+{
+	my ($call, $time) = @_;
+	return "SELECT * FROM epro_etl.with_timeout('$time ms', \$call\$$call\$call\$) AS t (answer text)";
+}
 
 # Those who wait for one of the test's two advisory locks.
 sub waiters
@@ -414,7 +427,11 @@ sub end_at_point
 		my $first = $way->{restarts} || $way->{ends} && $topology->{itself} ? $cancel : $strike;
 		$first->($caller) if $first;
 		return 0 if !reached($first && $first != $cancel ? undef : $caller, $at, $point->{then}, $held);
-		$strike = !$strike ? $cancel : $first == $strike && $way->{again} ? $way->{again} : $strike;
+		if ($way->{both})
+		{
+			until_over($caller, 'query_start', 2 * $time + 50);
+		}
+		$strike = $way->{both} ? undef : !$strike ? $cancel : $first == $strike && $way->{again} ? $way->{again} : $strike;
 	}
 	$strike->($caller) if $strike;
 
@@ -426,15 +443,23 @@ sub end_at_point
 	}
 	if ($right->{waits})
 	{
-		my $over = $strike ? 'clock_timestamp()' : 'query_start';
-		$over = $look->query("SELECT $over + interval '" . ($strike ? 200 : $time + 50) . " ms' FROM pg_stat_activity WHERE pid = " . $caller->backend);
-		until_true($look, "SELECT clock_timestamp() > '$over'");
+		if ($strike) { until_over($caller, 'clock_timestamp()', 200); }
+		else { until_over($caller, 'query_start', ($way->{both} ? 2 : 1) * $time + 50); }
 		$got->{waits} = $at->query($point->{then} || $point->{waits}) == $held ? 1 : 0;
 	}
 	# a FATAL ends a wait for a lock here, whoever would catch an error
 	let_go() if $right->{waits} ||
 	  $point->{then} && !$way->{restarts} && !($way->{ends} && $topology->{itself} && !$point->{there});
 	return 1;
+}
+
+# Until a time of the caller's, and so many milliseconds, are over.
+sub until_over
+{
+	my ($caller, $from, $time) = @_;
+	my $over = $look->query("SELECT $from + interval '$time ms' FROM pg_stat_activity WHERE pid = " . $caller->backend);
+
+	return until_true($look, "SELECT clock_timestamp() > '$over'");
 }
 
 # The stream is up, and held at the point; the call is what is to be ended.
