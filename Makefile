@@ -8,6 +8,8 @@
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
 #   make chaos                the mix of test/t/12_stream_mix.pl, its long form (see test/chaos/mix.sh)
 #   make bench-stream         a stream's latency, and what workers do for a slow stage
+#   make bench-stop           from a cancel to the caller's error, with four workers busy
+#   make bench-precision      how punctual with_timeout() is, and what it costs
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
 # must not break on the warnings of a compiler that is newer than itself.
@@ -67,7 +69,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream chaos clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream bench-stop bench-precision chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -86,6 +88,12 @@ bench-memory:
 bench-stream:
 	@bash test/bench/latency.sh
 	@bash test/bench/slow_stage.sh
+
+bench-stop:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/stop.sh
+
+bench-precision:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/precision.sh
 
 chaos:
 	@bash test/chaos/mix.sh

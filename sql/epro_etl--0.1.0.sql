@@ -107,6 +107,15 @@ CREATE TABLE epro_etl.stream (
 );
 COMMENT ON TABLE epro_etl.stream IS 'Streams that are to be up; written by start_stream() and stop_stream() alone, since it says as whom a stream acts';
 
+CREATE TABLE epro_etl.context_server (
+    server          text PRIMARY KEY,
+    settings        regclass NOT NULL,
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user
+);
+COMMENT ON COLUMN epro_etl.context_server.settings IS 'Foreign table over pg_settings of that server; when it is dropped, or another, the server is not told any more';
+COMMENT ON TABLE epro_etl.context_server IS 'Servers of postgres_fdw that are told the remaining time and the request_id of what they are asked';
+
 --
 -- Ledger
 --
@@ -344,6 +353,12 @@ CREATE FUNCTION epro_etl.context_get(key text) RETURNS text
     LANGUAGE c STABLE STRICT
     AS 'MODULE_PATHNAME', 'epro_etl_context_get';
 COMMENT ON FUNCTION epro_etl.context_get(text) IS 'A value of the request at hand; NULL: not set';
+
+CREATE FUNCTION epro_etl.context_server_of(settings regclass) RETURNS text
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_context_server_of';
+COMMENT ON FUNCTION epro_etl.context_server_of(regclass) IS
+    'The server that a foreign table can tell: one over pg_catalog.pg_settings with the columns name, setting and reset_val, all text, and nothing more; NULL: it cannot';
 
 --
 -- Views
@@ -818,6 +833,103 @@ CREATE FUNCTION epro_etl.create_sink(pipeline text, form text, target text, shap
 COMMENT ON FUNCTION epro_etl.create_sink(text, text, text, text) IS
     'Creates a table and adds it as a sink: wide, typed from the form, a column an item that is not removed; or long, a row an item';
 
+CREATE FUNCTION epro_etl.make_context_server(server text, settings text, schema name) RETURNS regclass
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    parts text[] := coalesce(parse_ident(make_context_server.settings), ARRAY[make_context_server.server || '_settings']);
+    handler name;
+    quoted text;
+    made regclass;
+    heard boolean;
+BEGIN
+    IF make_context_server.server IS NULL THEN
+        RAISE EXCEPTION 'server must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    SELECT coalesce(h.proname, '') INTO handler FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+        LEFT JOIN pg_proc h ON h.oid = w.fdwhandler WHERE s.srvname = make_context_server.server;
+    IF handler IS NULL THEN
+        RAISE EXCEPTION 'server "%" does not exist', make_context_server.server
+            USING ERRCODE = 'undefined_object', HINT = 'Make it with CREATE SERVER.';
+    END IF;
+    IF handler <> 'postgres_fdw_handler' THEN
+        RAISE EXCEPTION 'server "%" cannot be told: it is not one of postgres_fdw', make_context_server.server
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Deadlines hold there as far as its foreign-data wrapper reacts to a cancel.';
+    END IF;
+    IF cardinality(parts) = 1 THEN
+        IF make_context_server.schema IS NULL THEN
+            RAISE EXCEPTION 'no schema has been selected to create the table of settings in'
+                USING ERRCODE = 'invalid_schema_name', HINT = 'Name it with settings => ''schema.table''.';
+        END IF;
+        parts := make_context_server.schema::text || parts;
+    END IF;
+    SELECT string_agg(quote_ident(p), '.' ORDER BY n) INTO quoted FROM unnest(parts) WITH ORDINALITY AS u (p, n);
+    made := to_regclass(quoted);
+    IF made IS NULL THEN
+        EXECUTE format('CREATE FOREIGN TABLE %s (name text, setting text, reset_val text) SERVER %I'
+                       ' OPTIONS (schema_name ''pg_catalog'', table_name ''pg_settings'')', quoted, make_context_server.server);
+        EXECUTE format('COMMENT ON FOREIGN TABLE %s IS %L', quoted, 'Settings of the other server; epro_etl tells it deadlines through this table');
+        EXECUTE format('GRANT SELECT, UPDATE (setting) ON %s TO PUBLIC', quoted);
+        made := quoted::regclass;
+    ELSIF epro_etl.context_server_of(made) IS DISTINCT FROM make_context_server.server THEN
+        RAISE EXCEPTION '"%" is there already, and cannot tell server "%"', made, make_context_server.server
+            USING ERRCODE = 'duplicate_table', HINT = 'Drop it, or name another with settings => ''schema.table''.';
+    END IF;
+
+    BEGIN
+        EXECUTE format('UPDATE ONLY %s SET setting = ''86399999'' WHERE name = ''statement_timeout''', made);
+        EXECUTE format('SELECT setting = ''86399999'' FROM ONLY %s WHERE name = ''statement_timeout''', made) INTO heard;
+        EXECUTE format('UPDATE ONLY %s SET setting = reset_val WHERE name = ''statement_timeout''', made);
+    EXCEPTION
+        WHEN OTHERS THEN
+            RAISE EXCEPTION 'server "%" cannot be told: %', make_context_server.server, SQLERRM
+                USING ERRCODE = SQLSTATE,
+                      HINT = 'It must be a PostgreSQL server that can be reached, and the current user needs a user mapping for it.';
+    END;
+    IF heard IS NOT TRUE THEN
+        RAISE EXCEPTION 'server "%" does not keep what it is told', make_context_server.server
+            USING ERRCODE = 'feature_not_supported', HINT = 'It must be a PostgreSQL server.';
+    END IF;
+    INSERT INTO epro_etl.context_server (server, settings) VALUES (make_context_server.server, made)
+        ON CONFLICT (server) DO UPDATE SET settings = excluded.settings, added_at = now(), added_by = session_user;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION epro_etl.make_context_server(text, text, name) IS
+    'What add_context_server() does, with the schema for a table whose name has none';
+
+-- not pinned: where a table of an unqualified name goes is for the caller's search path to say
+CREATE FUNCTION epro_etl.add_context_server(server text, settings text DEFAULT NULL) RETURNS regclass
+    LANGUAGE sql VOLATILE
+    RETURN epro_etl.make_context_server($1, $2, pg_catalog.current_schema());
+COMMENT ON FUNCTION epro_etl.add_context_server(text, text) IS
+    'Lets a server of postgres_fdw be told the remaining time, as its statement_timeout, and the request_id, in its application_name; makes the foreign table that it is told through, by default <server>_settings';
+
+CREATE FUNCTION epro_etl.remove_context_server(server text) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    gone regclass;
+    found boolean := false;
+BEGIN
+    FOR gone IN DELETE FROM epro_etl.context_server c
+                WHERE c.server = remove_context_server.server OR epro_etl.context_server_of(c.settings) = remove_context_server.server
+                RETURNING c.settings LOOP
+        found := true;
+        IF epro_etl.context_server_of(gone) IS NOT NULL THEN
+            EXECUTE format('DROP FOREIGN TABLE %s', gone);
+        END IF;
+    END LOOP;
+    IF NOT found THEN
+        RAISE EXCEPTION 'server "%" is not one that is told', remove_context_server.server
+            USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.context_server.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.remove_context_server(text) IS
+    'A server is not told any more; drops the foreign table that it was told through';
+
 CREATE FUNCTION epro_etl.cancel_run(run_id bigint) RETURNS boolean
     LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1005,6 +1117,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');

@@ -1,21 +1,28 @@
 #!/usr/bin/env bash
-# The README's tour against what really ran: every ```sql block of README.md
-# must stand, line for line, in expected/tour.out, which pg_regress holds
-# against the server, but for blanks at a line's end. Prints a line a block and "readme: N passed, N failed".
+# The pages' examples against what really ran: every ```sql block of README.md
+# must stand, line for line, in expected/tour.out, and every one of
+# doc/context.md in expected/tour_context.out, which pg_regress holds against the
+# server; but for blanks at a line's end. Prints a line a block and "readme: N
+# passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 awk '
   { sub(/[ \t]+$/, "") }
-  FNR == NR { expected = expected $0 "\n"; next }
+  # what ran and the page take turns
+  FNR == 1 { is_page = ++files % 2 == 0; inside = 0; if (is_page) pages[FILENAME] = 0; else expected = "" }
+  !is_page { expected = expected $0 "\n"; next }
   /^```sql$/ { inside = 1; block = ""; first = FNR + 1; next }
   /^```$/ && inside {
       inside = 0
-      if (index(expected, block) > 0) { passed++; print "ok - README.md line " first }
-      else { failed++; print "not ok - README.md line " first " is not in expected/tour.out" }
+      pages[FILENAME]++
+      if (index(expected, block) > 0) { passed++; print "ok - " FILENAME " line " first }
+      else { failed++; print "not ok - " FILENAME " line " first " is not in what ran" }
       next
   }
   inside { block = block $0 "\n" }
   END {
+      for (page in pages)
+          if (pages[page] == 0) { failed++; print "not ok - " page " has no block" }
       printf "readme: %d passed, %d failed\n", passed, failed
       exit (failed > 0 || passed == 0)
-  }' expected/tour.out README.md
+  }' expected/tour.out README.md expected/tour_context.out doc/context.md

@@ -11,12 +11,10 @@
  */
 #include "postgres.h"
 
+#include "effects/context.h"
 #include "effects/effects.h"
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "words/errors.h"
 
@@ -34,12 +32,11 @@ static Away *aways = NULL;
 static int	naways = 0;
 static int	room = 0;
 
-static TimeoutId patience = MAX_TIMEOUTS;
-static volatile sig_atomic_t out_of_patience = false;	/* since patience_begin() */
-static volatile sig_atomic_t cancel_is_ours = false;	/* the pending one */
+static Budget patience;
+static bool patient = false;	/* it is granted */
+static bool out_of_patience = false;	/* the last one has ended */
 
 static Away *find(int64 sink_id);
-static void on_timeout(void);
 
 /* Is it not to be tried now? */
 bool
@@ -112,8 +109,7 @@ error_is_away(const Sink *sink, const ErrorData *error)
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED))
 		return false;
 	/* a cancel raised by the other server says nothing about us */
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
-		strcmp(error->funcname, "ProcessInterrupts") == 0)
+	if (error_is_own_cancel(error))
 		return out_of_patience;
 	return true;
 }
@@ -136,21 +132,19 @@ patience_begin(int milliseconds)
 	out_of_patience = false;
 	if (milliseconds == 0)
 		return;
-	if (patience == MAX_TIMEOUTS)
-		patience = RegisterTimeout(USER_TIMEOUT, on_timeout);
-	enable_timeout_after(patience, milliseconds);
+	budget_grant(&patience, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds));
+	patient = true;
 }
 
-/* They have gone, or not. */
+/* They have gone; or not, then with the error, before anything is rolled back. */
 void
-patience_end(void)
+patience_end(const ErrorData *error)
 {
-	if (patience != MAX_TIMEOUTS && get_timeout_active(patience))
-		disable_timeout(patience, false);
-	/* it may have fired behind the last wait: nobody is to be canceled */
-	if (cancel_is_ours)
-		QueryCancelPending = false;
-	cancel_is_ours = false;
+	if (!patient)
+		return;
+	out_of_patience = error != NULL && budget_has_ended(&patience, error);
+	budget_return(&patience);
+	patient = false;
 }
 
 static Away *
@@ -162,16 +156,4 @@ find(int64 sink_id)
 			return &aways[i];
 	}
 	return NULL;
-}
-
-/* In a signal handler: cancels the statement at hand, as a timeout does. */
-static void
-on_timeout(void)
-{
-	/* one that somebody else has asked for stays theirs */
-	if (!QueryCancelPending)
-		out_of_patience = cancel_is_ours = true;
-	InterruptPending = true;
-	QueryCancelPending = true;
-	SetLatch(MyLatch);
 }

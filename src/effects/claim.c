@@ -71,7 +71,7 @@ const char *const role_name[ROLE_COUNT] = {
 #define MOST_CHUNK_BYTES (16 * 1024 * 1024)
 
 static bool claims_directly(Relation relation);
-static void open_source(Claim *claim);
+static void open_source(Claim *claim, bool takes);
 static void prepare_claim(Claim *claim);
 static void settle_roles(Claim *claim, TupleDesc shape);
 static bool next_range(Claim *claim, Range *range);
@@ -232,7 +232,7 @@ claim_chunk(Claim *claim, int most, HeapTuple *rows)
 	claim->remainder = false;
 	claim->skipped_chunk = 0;
 	claim->deformed = NULL;
-	open_source(claim);
+	open_source(claim, !claim->keep);
 	n = claim->direct ? claim_direct(claim, most, rows) :
 		claim_by_sql(claim, most, rows);
 	table_close(claim->relation, NoLock);
@@ -293,7 +293,7 @@ claims_directly(Relation relation)
 }
 
 static void
-open_source(Claim *claim)
+open_source(Claim *claim, bool takes)
 {
 	const Source *source = claim->source;
 	MemoryContext caller;
@@ -319,7 +319,7 @@ open_source(Claim *claim)
 
 	/* the two roads number the columns differently: settle anew on a change */
 	direct = claims_directly(claim->relation);
-	if (direct && !claim->keep)
+	if (direct && takes)
 		CheckCmdReplicaIdentity(claim->relation, CMD_DELETE);
 	if (direct != claim->direct)
 		claim->shape = NULL;
@@ -607,7 +607,7 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 {
 	claim->deformed = NULL;
 	/* locked then: nobody rewrites it until the transaction's end */
-	open_source(claim);
+	open_source(claim, take);
 	if (claim->direct)
 	{
 		TupleTableSlot *slot = table_slot_create(claim->relation, NULL);

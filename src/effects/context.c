@@ -16,11 +16,14 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "effects/context.h"
 #include "effects/effects.h"
+#include "libpq/pqsignal.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
@@ -31,26 +34,90 @@
 /* how often a cancel comes again that was swallowed */
 #define AGAIN_MS 20
 
+/* Does a setting look like request values? */
+typedef struct ValuesCheck
+{
+	JsonSemAction actions;
+	int			depth;
+	bool		fits;
+} ValuesCheck;
+
+/* by how much another server's clock may be ahead when a time is over */
+#define EARLY_MS 5
+
 static Budget *innermost = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
-static volatile sig_atomic_t canceled = false;
+
+/*
+ * Whose cancel is it?  Others cancel by SIGINT, also statement_timeout and
+ * lock_timeout; so these are counted.  It is ours while the timer has fired and
+ * none has come since.
+ */
+static volatile sig_atomic_t canceled = false;	/* the timer has fired */
+static volatile uint32 cancels = 0; /* of others, ever */
+static volatile uint32 cancels_before = 0;	/* when the timer fired */
+static volatile uint32 firings = 0; /* of the timer, ever */
 
 static TimestampTz statement_deadline(void);
-static TimestampTz earliest(void);
+static TimestampTz earliest_of(const Budget *budget);
+static TimestampTz sooner(TimestampTz one, TimestampTz other);
+static TimestampTz moment_of(const ErrorData *error, TimestampTz deadline);
 static void arm(void);
+static void listen(void);
+static void at_transaction_end(XactEvent event, void *arg);
 static void on_timer(void);
+static void on_cancel(SIGNAL_ARGS);
+static EproJsonAction on_object(void *state);
+static EproJsonAction on_array(void *state);
+static EproJsonAction on_key(void *state, char *name, bool isnull);
+static EproJsonAction on_scalar(void *state, char *token, JsonTokenType type);
 static Jsonb *parse_values(const char *text);
 
 /* When what is going on has to end, whoever says so; 0: never. */
 TimestampTz
 context_deadline(void)
 {
-	TimestampTz statement = statement_deadline();
-	TimestampTz budget = earliest();
+	return sooner(statement_deadline(), earliest_of(innermost));
+}
 
-	if (statement == 0 || budget == 0)
-		return Max(statement, budget);
-	return Min(statement, budget);
+/* The same without a budget and what is within it. */
+TimestampTz
+context_deadline_around(const Budget *budget)
+{
+	return sooner(statement_deadline(), earliest_of(budget->outer));
+}
+
+/* Is it that of a budget, not of the statement or transaction? */
+bool
+context_deadline_is_budgets(void)
+{
+	TimestampTz statement = statement_deadline();
+	TimestampTz budgets = earliest_of(innermost);
+
+	return budgets != 0 && (statement == 0 || budgets < statement);
+}
+
+/* For canceled_since(). */
+CancelMark
+cancel_mark(void)
+{
+	CancelMark	mark;
+
+	listen();
+	mark.by_others = cancels;
+	mark.by_budgets = firings;
+	return mark;
+}
+
+/*
+ * Has this process been canceled since, if only to a handler that swallowed it?
+ * An error that a rule or trigger raises then says nothing about the data.
+ */
+bool
+canceled_since(const CancelMark *mark, bool by_budgets)
+{
+	return cancels != mark->by_others ||
+		(by_budgets && firings != mark->by_budgets);
 }
 
 /*
@@ -74,26 +141,46 @@ budget_return(Budget *budget)
 	Assert(innermost == budget);
 	innermost = budget->outer;
 	disable_timeout(timer, false);
-	/* a cancel that is on its way is for nobody any more */
-	if (canceled)
+	/* a cancel that is on its way is for nobody any more, but for others' */
+	if (canceled && cancels == cancels_before)
+	{
 		QueryCancelPending = false;
+		if (cancels != cancels_before)
+			InterruptPending = QueryCancelPending = true;
+	}
 	canceled = false;
 	arm();
 }
 
 /*
+ * At the end of what a budget is for: who swallowed the cancel, and came to an
+ * end all the same, is late.
+ */
+void
+budget_refuse_late(const Budget *budget)
+{
+	if (GetCurrentTimestamp() >= budget->until)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to its deadline")));
+}
+
+/*
  * Called where an error arrives that came from inside a budget, before anything
  * is rolled back: was it the end of this budget?  Not if one around it has
- * ended as well, or the statement's time: then it is theirs to say.
+ * ended as well, or the statement's time, or if somebody else has canceled: then
+ * it is theirs to say.
  */
 bool
 budget_has_ended(const Budget *budget, const ErrorData *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz statement = statement_deadline();
+	TimestampTz now = moment_of(error, context_deadline());
 
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || now < budget->until ||
-		(statement != 0 && now >= statement))
+		(statement != 0 && now >= statement) ||
+		(canceled && cancels != cancels_before) ||
+		(!canceled && error_is_own_cancel(error)))
 		return false;
 	for (const Budget *outer = budget->outer; outer != NULL; outer = outer->outer)
 	{
@@ -101,6 +188,34 @@ budget_has_ended(const Budget *budget, const ErrorData *error)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Called where an error arrives: if it is a cancel, is it because of this
+ * deadline?
+ */
+bool
+deadline_has_come(TimestampTz deadline, const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		moment_of(error, deadline) >= deadline;
+}
+
+/*
+ * When an error happened: now, mostly.  A server that was told the time that is
+ * left ends its statement when that is over by its own clock, which may go a
+ * little faster; then the deadline is the moment.  Not when somebody has just
+ * canceled us: then there is no telling.
+ */
+static TimestampTz
+moment_of(const ErrorData *error, TimestampTz deadline)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (deadline != 0 && now < deadline && !error_is_own_cancel(error) && !QueryCancelPending &&
+		deadline - now <= EARLY_MS * INT64CONST(1000))
+		return deadline;
+	return now;
 }
 
 /* Sets a value until the transaction's end; NULL takes it away. */
@@ -177,25 +292,34 @@ context_values(void)
 		parse_values(epro_context);
 }
 
-/* When the statement at hand times out; 0: never. */
+/* When the statement at hand times out, or its transaction; 0: never. */
 static TimestampTz
 statement_deadline(void)
 {
-	return get_timeout_active(STATEMENT_TIMEOUT) ?
+	TimestampTz statement = get_timeout_active(STATEMENT_TIMEOUT) ?
 		get_timeout_finish_time(STATEMENT_TIMEOUT) : 0;
+	TimestampTz transaction = EPRO_HAS_TRANSACTION_TIMEOUT && get_timeout_active(EPRO_TRANSACTION_TIMEOUT) ?
+		get_timeout_finish_time(EPRO_TRANSACTION_TIMEOUT) : 0;
+
+	return sooner(statement, transaction);
 }
 
+/* The earliest end of a budget and those around it; 0: there is none. */
 static TimestampTz
-earliest(void)
+earliest_of(const Budget *budget)
 {
 	TimestampTz first = 0;
 
-	for (const Budget *budget = innermost; budget != NULL; budget = budget->outer)
-	{
-		if (first == 0 || budget->until < first)
-			first = budget->until;
-	}
+	for (; budget != NULL; budget = budget->outer)
+		first = sooner(first, budget->until);
 	return first;
+}
+
+/* The earlier of two instants, of which each may be 0: never. */
+static TimestampTz
+sooner(TimestampTz one, TimestampTz other)
+{
+	return one == 0 || other == 0 ? Max(one, other) : Min(one, other);
 }
 
 static void
@@ -203,27 +327,64 @@ arm(void)
 {
 	if (innermost == NULL)
 		return;
-	if (timer == MAX_TIMEOUTS)
-		timer = RegisterTimeout(USER_TIMEOUT, on_timer);
-	enable_timeout_every(timer, earliest(), AGAIN_MS);
+	listen();
+	enable_timeout_every(timer, earliest_of(innermost), AGAIN_MS);
+}
+
+/* From now on cancels are counted, and the timer can be armed. */
+static void
+listen(void)
+{
+	if (timer != MAX_TIMEOUTS)
+		return;
+	timer = RegisterTimeout(USER_TIMEOUT, on_timer);
+	pqsignal(SIGINT, on_cancel);
+	RegisterXactCallback(at_transaction_end, NULL);
+}
+
+/* An error may have left frames behind whose budgets nobody returned. */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_ABORT || innermost == NULL)
+		return;
+	innermost = NULL;
+	canceled = false;
+	disable_timeout(timer, false);
 }
 
 /* In a signal handler: cancels the statement at hand, as a timeout does. */
 static void
 on_timer(void)
 {
+	uint32		others = cancels;
+
+	firings++;
 	/* if somebody else has canceled it, that is what it will be */
 	if (!QueryCancelPending)
+	{
+		cancels_before = others;
 		canceled = true;
+	}
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
+}
+
+/* In place of the server's handler, which it calls. */
+static void
+on_cancel(SIGNAL_ARGS)
+{
+	cancels++;
+	StatementCancelHandler(postgres_signal_arg);
 }
 
 /* Check hook of the setting: a JSON object of bounded size, as context_set() writes. */
 bool
 context_check(char **value, void **extra, GucSource source)
 {
+	ValuesCheck values = {0};
+
 	if (*value == NULL || **value == '\0')
 		return true;
 	if (strlen(*value) > MOST_CONTEXT)
@@ -231,14 +392,56 @@ context_check(char **value, void **extra, GucSource source)
 		GUC_check_errdetail("Request values have %d bytes together, at most.", MOST_CONTEXT);
 		return false;
 	}
-	if (**value != '{' ||
+	values.actions.semstate = &values;
+	values.actions.object_start = on_object;
+	values.actions.array_start = on_array;
+	values.actions.object_field_start = on_key;
+	values.actions.scalar = on_scalar;
+	values.fits = **value == '{';
+	if (!values.fits ||
 		pg_parse_json(epro_json_lexer(*value, strlen(*value), GetDatabaseEncoding()),
-					  &nullSemAction) != JSON_SUCCESS)
+					  &values.actions) != JSON_SUCCESS || !values.fits)
 	{
-		GUC_check_errdetail("It is a JSON object; see epro_etl.context_set().");
+		GUC_check_errdetail("It is a JSON object of texts, with keys of up to %d bytes and values of up to %d; see epro_etl.context_set().",
+							MOST_CONTEXT_KEY, MOST_CONTEXT_VALUE);
 		return false;
 	}
 	return true;
+}
+
+/* One object, and no other. */
+static EproJsonAction
+on_object(void *state)
+{
+	ValuesCheck *values = state;
+
+	values->fits = values->fits && ++values->depth == 1;
+	EPRO_JSON_GO_ON;
+}
+
+static EproJsonAction
+on_array(void *state)
+{
+	((ValuesCheck *) state)->fits = false;
+	EPRO_JSON_GO_ON;
+}
+
+static EproJsonAction
+on_key(void *state, char *name, bool isnull)
+{
+	ValuesCheck *values = state;
+
+	values->fits = values->fits && name[0] != '\0' && strlen(name) <= MOST_CONTEXT_KEY;
+	EPRO_JSON_GO_ON;
+}
+
+static EproJsonAction
+on_scalar(void *state, char *token, JsonTokenType type)
+{
+	ValuesCheck *values = state;
+
+	values->fits = values->fits && type == JSON_TOKEN_STRING && strlen(token) <= MOST_CONTEXT_VALUE;
+	EPRO_JSON_GO_ON;
 }
 
 static Jsonb *

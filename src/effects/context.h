@@ -28,14 +28,33 @@ typedef struct Budget
 
 /* ---- deadline ---- */
 extern TimestampTz context_deadline(void);
+extern TimestampTz context_deadline_around(const Budget *budget);
 extern void budget_grant(Budget *budget, TimestampTz until);
 extern void budget_return(Budget *budget);
+extern void budget_refuse_late(const Budget *budget);
 extern bool budget_has_ended(const Budget *budget, const ErrorData *error);
+
+/* How often this process had been canceled at some moment. */
+typedef struct CancelMark
+{
+	uint32		by_others;
+	uint32		by_budgets;
+} CancelMark;
+
+extern bool context_deadline_is_budgets(void);
+extern CancelMark cancel_mark(void);
+extern bool canceled_since(const CancelMark *mark, bool by_budgets);
+extern bool deadline_has_come(TimestampTz deadline, const ErrorData *error);
 
 /* ---- request values ---- */
 extern bool context_check(char **value, void **extra, GucSource source);
 extern void context_set(const char *key, const char *value);
 extern char *context_get(const char *key);
 extern Jsonb *context_values(void);
+
+/* ---- remote.c: other servers are told both ---- */
+extern void remote_watch(void);
+extern void remote_return(const Budget *budget);
+extern Oid	remote_settings_server(Oid relid);
 
 #endif							/* EPRO_ETL_CONTEXT_H */

@@ -54,6 +54,7 @@ extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
 extern bool error_is_datas(int sqlstate);
 extern ErrorData *error_take(MemoryContext memory);
 extern bool error_is_ours(const ErrorData *error);
+extern bool error_is_own_cancel(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 
@@ -228,7 +229,7 @@ extern void sink_came_back(const Sink *sink);
 extern bool error_is_away(const Sink *sink, const ErrorData *error);
 extern bool error_is_rows(const Sink *sink, const ErrorData *error);
 extern void patience_begin(int milliseconds);
-extern void patience_end(void);
+extern void patience_end(const ErrorData *error);
 
 /* ---- outbox.c: rows for a sink that was away ---- */
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,

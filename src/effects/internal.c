@@ -177,7 +177,7 @@ error_strip(ErrorData *error)
 {
 	if (!error_is_ours(error))
 	{
-		if (error->context != NULL || error_is_datas(error->sqlerrcode))
+		if ((error->context != NULL && !error_is_own_cancel(error)) || error_is_datas(error->sqlerrcode))
 		{
 			error->message = pstrdup(text_of_condition(error->sqlerrcode));
 			error->hint = pstrdup("The error's own text is withheld, since it can quote a response.");
@@ -190,6 +190,14 @@ error_strip(ErrorData *error)
 	error->context = NULL;
 	error->internalquery = NULL;
 	error->internalpos = 0;
+}
+
+/* Was this very process canceled, not another server's?  The text is the server's own. */
+bool
+error_is_own_cancel(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
+		strcmp(error->funcname, "ProcessInterrupts") == 0;
 }
 
 /* What an error is called whose own text is withheld. */

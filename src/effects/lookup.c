@@ -185,10 +185,25 @@ compile(Lookup *lookup)
 	options.parserSetup = set_up_parser;
 	options.parserSetupArg = lookup;
 	options.parseMode = RAW_PARSE_PLPGSQL_EXPR;
+	/* planned once; and values never become part of a text sent elsewhere */
+	options.cursorOptions = CURSOR_OPT_GENERIC_PLAN;
 	/* names are resolved again, and may be more, whenever it is planned anew */
 	lookup->items = MemoryContextAllocZero(keep, sizeof(LookupItem) *
 										   lookup->record->record->tts_tupleDescriptor->natts);
-	lookup->plan = plan_keep(SPI_prepare_extended(declared->query, &options), keep);
+	PG_TRY();
+	{
+		lookup->plan = plan_keep(SPI_prepare_extended(declared->query, &options), keep);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(keep);
+
+		/* the query was declared, perhaps long ago: say which it is */
+		if (!error_is_ours(error))
+			error->message = psprintf("%s: %s", lookup->record->what, error->message);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 	check_plan(lookup);
 	SPI_finish();
 	MemoryContextSwitchTo(keep);
@@ -428,12 +443,13 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 }
 
 /*
- * A commit has failed after a question was broken off: a foreign-data wrapper
- * refuses to commit where a connection was lost.  True when it is to be done
- * again; who did not answer is not asked then.
+ * A commit has failed in which references were asked: a foreign-data wrapper
+ * commits there as well, and refuses to where a connection was lost.  True when
+ * that is what it was: then it can be done again.  Answers are kept, and who did
+ * not answer is not asked.
  */
 bool
-lookups_give_up(const ErrorData *error)
+lookups_survive(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 	HASH_SEQ_STATUS all;
@@ -531,7 +547,6 @@ execute(Lookup *lookup)
 
 		parameter->value = record->tts_values[lookup->items[i].column];
 		parameter->isnull = record->tts_isnull[lookup->items[i].column];
-		parameter->pflags = PARAM_FLAG_CONST;
 		parameter->ptype = lookup->items[i].type;
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)

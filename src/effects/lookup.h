@@ -69,7 +69,7 @@ extern LookupFailure lookup_failed(LookupSet *set, const ErrorData *error);
 extern void lookup_returned(LookupSet *set);
 extern bool lookup_settle(LookupSet *set, LookupFailure failure,
 						  const ErrorData *error, Response *response);
-extern bool lookups_give_up(const ErrorData *error);
+extern bool lookups_survive(const ErrorData *error);
 extern void lookups_forget(void);
 
 #endif							/* EPRO_ETL_LOOKUP_H */

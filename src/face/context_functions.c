@@ -10,6 +10,7 @@
 #include "effects/context.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -24,6 +25,7 @@ PG_FUNCTION_INFO_V1(epro_etl_with_timeout);
 PG_FUNCTION_INFO_V1(epro_etl_context_deadline);
 PG_FUNCTION_INFO_V1(epro_etl_context_set);
 PG_FUNCTION_INFO_V1(epro_etl_context_get);
+PG_FUNCTION_INFO_V1(epro_etl_context_server_of);
 
 static void execute_within(const char *query, TimestampTz until, Interval *timeout,
 						   ReturnSetInfo *rsinfo);
@@ -103,6 +105,17 @@ epro_etl_context_get(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(value));
 }
 
+/* context_server_of(settings): the server that a table can tell, or NULL. */
+Datum
+epro_etl_context_server_of(PG_FUNCTION_ARGS)
+{
+	Oid			server = remote_settings_server(PG_GETARG_OID(0));
+
+	if (!OidIsValid(server))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(GetForeignServer(server)->servername));
+}
+
 /* In a subtransaction, under a budget of its own. */
 static void
 execute_within(const char *query, TimestampTz until, Interval *timeout,
@@ -118,13 +131,10 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 	{
 		MemoryContextSwitchTo(memory);
 		execute(query, rsinfo);
-		/* it may have swallowed the cancel: it is late all the same */
-		if (GetCurrentTimestamp() >= until)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling statement due to its deadline")));
-		budget_return(&budget);
+		remote_return(&budget);
+		budget_refuse_late(&budget);
 		ReleaseCurrentSubTransaction();
+		budget_return(&budget);
 	}
 	PG_CATCH();
 	{
@@ -145,7 +155,7 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
 				 errmsg("deadline exceeded: the query did not end within %s",
 						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout)))),
-				 errdetail("What it had done is rolled back; the transaction around it is not.")));
+				 errdetail("What it had done is rolled back.")));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
@@ -203,11 +213,13 @@ check_shape(TupleDesc given, TupleDesc expected)
 		Form_pg_attribute is = TupleDescAttr(given, i);
 		Form_pg_attribute wanted = TupleDescAttr(expected, i);
 
-		if (is->atttypid != wanted->atttypid)
+		if (is->atttypid != wanted->atttypid ||
+			(wanted->atttypmod >= 0 && is->atttypmod != wanted->atttypmod))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column %d of the query is of type %s, and of type %s in the column definition list",
-							i + 1, format_type_be(is->atttypid), format_type_be(wanted->atttypid)),
+							i + 1, format_type_with_typemod(is->atttypid, is->atttypmod),
+							format_type_with_typemod(wanted->atttypid, wanted->atttypmod)),
 					 errhint("Cast it in the query.")));
 	}
 }

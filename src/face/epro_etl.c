@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "effects/context.h"
 #include "effects/effects.h"
 #include "effects/registry.h"
 #include "face/face.h"
@@ -22,4 +23,5 @@ _PG_init(void)
 	registry_request();
 	launcher_request();
 	dropdb_watch();
+	remote_watch();
 }

@@ -167,7 +167,7 @@ static MemoryContext
 begin_chunk(Run *run, Chunk *chunk)
 {
 	run_forget_remotes(run);
-	run->unanswered = false;
+	run->asked = false;
 	run->pipeline = pipeline_refresh(run->pipeline, run->last == STAGE_STORE);
 	claim_set_source(run->claim, &run->pipeline->source);
 	MemoryContextReset(run->chunk_memory);
@@ -281,6 +281,20 @@ take_judged(Chunk *chunk)
 	if (run->parcels == NULL)
 		claim_let_go(run->claim, chunk->n - kept);
 	chunk->n = kept;
+}
+
+/*
+ * Where an error would be taken for a response's own: not if this process was
+ * canceled meanwhile, and a rule or trigger made something else of that.
+ */
+void
+refuse_swallowed_cancel(const Chunk *chunk, bool by_budgets)
+{
+	if (canceled_since(&chunk->mark, by_budgets))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to user request or timeout"),
+				 errdetail("A rule or trigger had caught the cancel.")));
 }
 
 static void

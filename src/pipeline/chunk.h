@@ -67,11 +67,15 @@ typedef struct Chunk
 	int		   *batch_row;		/* which row each of the batch is of */
 	volatile int batch_at;		/* of the insert at hand; -1: not known */
 	TimestampTz loaded_at;
+	CancelMark	mark;			/* before what is done at the moment */
 	int64		skipped;		/* checks not evaluated */
 } Chunk;
 
 /* where each stage begins */
 extern const Step first_step[STAGE_COUNT];
+
+/* ---- chunk.c ---- */
+extern void refuse_swallowed_cancel(const Chunk *chunk, bool by_budgets);
 
 /* ---- judge.c ---- */
 extern void judge_rows(Chunk *chunk);

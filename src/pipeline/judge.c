@@ -69,10 +69,13 @@ judge_rows(Chunk *chunk)
 			CurrentResourceOwner = owner;
 			if (lookups != NULL)
 				lookup_returned(lookups);
-			if (failure != LOOKUP_PASSED_ON)
-				absorb_lookup_error(chunk, failure, error);
-			else if (!error_is_datas(error->sqlerrcode))
+			if (failure == LOOKUP_PASSED_ON && !error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
+			/* while a lookup is asked, its own budget may cancel */
+			if (failure != LOOKUP_UNANSWERED)
+				refuse_swallowed_cancel(chunk, lookups == NULL);
+			if (lookups != NULL)
+				absorb_lookup_error(chunk, failure, error);
 			else
 				absorb_judging_error(chunk, error);
 		}
@@ -86,6 +89,7 @@ judge_row(Chunk *chunk)
 {
 	Run		   *run = chunk->run;
 
+	chunk->mark = cancel_mark();
 	if (chunk->step == STEP_READ)
 		MemoryContextReset(run->row_memory);
 	MemoryContextSwitchTo(run->row_memory);
@@ -235,8 +239,12 @@ static void
 look_up_row(Chunk *chunk)
 {
 	Row		   *row = &chunk->rows[chunk->at];
-	LookupResult result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
+	LookupResult result;
 
+	if (row->form->lookups->n > 0)
+		chunk->run->asked = true;
+	result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
+	chunk->mark = cancel_mark();
 	chunk->step = STEP_FORM;
 	if (result != LOOKUP_DONE)
 		defer_row(chunk, result == LOOKUP_DEFERS);
@@ -390,8 +398,6 @@ absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error)
 	Row		   *row = &chunk->rows[chunk->at];
 	LookupSet  *lookups = row->form->lookups;
 
-	if (failure == LOOKUP_UNANSWERED)
-		chunk->run->unanswered = true;
 	chunk->next_lookup = lookups->current + 1;
 	if (!lookup_settle(lookups, failure, error, &chunk->run->response))
 		defer_row(chunk, true);

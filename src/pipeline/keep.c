@@ -112,6 +112,7 @@ try_store(Chunk *chunk, int from, int to)
 	chunk->batch_at = -1;
 	chunk->again = false;
 	chunk->storing = NULL;
+	chunk->mark = cancel_mark();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
@@ -125,10 +126,12 @@ try_store(Chunk *chunk, int from, int to)
 		ErrorData  *error = error_take(memory);
 		Sink	   *sink = chunk->storing;
 
-		patience_end();
+		patience_end(error);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
+		if (error_is_rows(sink, error))
+			refuse_swallowed_cancel(chunk, sink == NULL);
 		if (!error_is_rows(sink, error))
 		{
 			do_without(chunk, error);
@@ -205,7 +208,7 @@ insert_batch(Chunk *chunk, Sink *sink, int n)
 	chunk->storing = sink;
 	patience_begin(run->parcels != NULL ? epro_sink_timeout : 0);
 	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
-	patience_end();
+	patience_end(NULL);
 	chunk->storing = NULL;
 }
 
@@ -486,14 +489,14 @@ deliver_to(Run *run, Sink *sink)
 		patience_begin(epro_sink_timeout);
 		outbox_deliver(sink, run->most > 0 ? Min(run->most, MOST_DELIVERED) : MOST_DELIVERED,
 					   &run->delivered);
-		patience_end();
+		patience_end(NULL);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = error_take(memory);
 
-		patience_end();
+		patience_end(error);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;

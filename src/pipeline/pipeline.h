@@ -109,7 +109,7 @@ typedef struct Run
 	int			nparcels;
 	List	   *remotes;		/* sinks that the chunk at hand has sent rows to */
 	List	   *lost;			/* those of them that were found away meanwhile */
-	bool		unanswered;		/* a lookup of the chunk at hand was broken off */
+	bool		asked;			/* lookups, in the chunk at hand */
 	int			nrows;			/* of the chunk at hand */
 	int			most;			/* rows of the next; 0: as many as there are */
 	HeapTuple	only_row;		/* of a chunk that has one */

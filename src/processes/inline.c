@@ -44,6 +44,7 @@ run_inline(const RunRequest *request, RunResult *result)
 	PG_TRY();
 	{
 		do_run(request, result);
+		budget_refuse_late(&budget);
 	}
 	PG_CATCH();
 	{

@@ -23,6 +23,9 @@
 /* what the caller is told when the run's own timeout is over */
 #define MESSAGE_DEADLINE "deadline exceeded: the run did not end within its timeout"
 
+/* and what the ledger is told when that of a budget around it is */
+#define MESSAGE_BUDGET "deadline exceeded: a budget around the run is over"
+
 /* How a run ended.  The first cause that is set stays. */
 typedef enum Outcome
 {
@@ -99,7 +102,8 @@ typedef struct RunShared
 	double		max_reject_ratio;
 	TimestampTz started_at;
 	TimestampTz deadline;		/* the earlier of both kinds; 0: none */
-	bool		deadline_is_ours;	/* the run's timeout, not the statement's */
+	bool		deadline_is_ours;	/* the run's timeout, */
+	bool		deadline_is_budgets;	/* that of a budget around it, or the statement's */
 	PGPROC	   *caller;			/* whose latch to set */
 	Size		settings_offset;	/* of the caller's settings, serialized */
 	Size		reason_offset;	/* 0: none */
@@ -150,6 +154,7 @@ extern void session_connect(Oid database, Oid login, Oid role,
 							int security_context, char *settings);
 extern void session_begin(void);
 extern void session_commit(void);
+extern void session_commit_reading(Run *run);
 extern int	session_chunk(Run *run, Counts *counts);
 extern int	session_deliver(Run *run);
 extern void session_step_back(int tries);

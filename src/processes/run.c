@@ -141,7 +141,8 @@ run_launch(const RunRequest *request)
 bool
 run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 {
-	TimestampTz statement = context_deadline();
+	TimestampTz deadline = context_deadline();
+	bool		budgets = context_deadline_is_budgets();
 	volatile bool ended = false;
 
 	PG_TRY();
@@ -151,10 +152,13 @@ run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 	PG_CATCH();
 	{
 		/* the statement's own timeout and a cancel have the same SQLSTATE */
-		bool		late = statement != 0 && GetCurrentTimestamp() >= statement;
+		bool		late = deadline != 0 && GetCurrentTimestamp() >= deadline;
 
-		stop(owned, late ? OUTCOME_TIMED_OUT : OUTCOME_CANCELED, geterrcode(),
-			 late ? "the caller's statement timeout" : "the caller was canceled");
+		if (late && budgets)
+			stop(owned, OUTCOME_TIMED_OUT, ERRCODE_EPRO_DEADLINE_EXCEEDED, MESSAGE_BUDGET);
+		else
+			stop(owned, late ? OUTCOME_TIMED_OUT : OUTCOME_CANCELED, geterrcode(),
+				 late ? "the caller's statement timeout" : "the caller was canceled");
 		run_forget(owned);
 		PG_RE_THROW();
 	}
@@ -343,6 +347,8 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 		shared->deadline = request->deadline;
 		shared->deadline_is_ours = true;
 	}
+	else if (shared->deadline != 0)
+		shared->deadline_is_budgets = context_deadline_is_budgets();
 	shared->caller = MyProc;
 	shared->settings_offset = fixed;
 	SerializeGUCState(settings, (char *) shared + fixed);
@@ -472,6 +478,9 @@ raise_cause(OwnedRun *owned)
 	}
 	if (cause.outcome <= OUTCOME_STOPPED)
 		return;
+	/* a budget's end is for who has granted it to name */
+	if (cause.outcome == OUTCOME_TIMED_OUT && shared->deadline_is_budgets)
+		cause.sqlstate = ERRCODE_QUERY_CANCELED;
 	run_forget(owned);
 	ereport(ERROR,
 			(errcode(cause.sqlstate ? cause.sqlstate : ERRCODE_EPRO_WORKER_LOST),

@@ -32,6 +32,7 @@
 #define MOST_TRIES 10
 #define FIRST_PAUSE_MS 4
 
+static void be_known_elsewhere(void);
 static void commit_patiently(Run *run);
 static int	begin_again(Run *run, MemoryContext memory, bool committing, int tries);
 
@@ -84,7 +85,22 @@ session_connect(Oid database, Oid login, Oid role, int security_context,
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
+	be_known_elsewhere();
 	CommitTransactionCommand();
+}
+
+/*
+ * On other servers, connections of ours bear our own title, from the first
+ * moment on, unless somebody has said what they are to bear.
+ */
+static void
+be_known_elsewhere(void)
+{
+	const char *setting = "postgres_fdw.application_name";
+	const char *title = GetConfigOption(setting, true, false);
+
+	if (title == NULL || title[0] == '\0')
+		SetConfigOption(setting, "%a", PGC_USERSET, PGC_S_SESSION);
 }
 
 /* Starts a transaction as the acting role, under a snapshot of its own. */
@@ -111,9 +127,34 @@ session_commit(void)
 }
 
 /*
+ * Ends a transaction that has written nothing.  A server that was asked in it
+ * may be gone by now; that is no matter.
+ */
+void
+session_commit_reading(Run *run)
+{
+	MemoryContext memory = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		session_commit();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(memory);
+
+		if (!run->asked || !lookups_survive(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+}
+
+/*
  * One chunk, one transaction; again, a bounded number of times, when it fell
  * victim to a deadlock or to serialization; again without the responses of a
- * sink that is away, or without asking a reference that broke off; and again in
+ * sink that is away, or when a reference that was asked is gone; and again in
  * smaller parts when another server refuses some of them at the commit.  Returns what run_chunk() does.
  */
 int
@@ -190,7 +231,7 @@ commit_patiently(Run *run)
 	if (run->remotes != NIL && run->parcels != NULL)
 		patience_begin(epro_sink_timeout);
 	session_commit();
-	patience_end();
+	patience_end(NULL);
 	run_committed(run);
 }
 
@@ -204,13 +245,13 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	ErrorData  *error = error_take(memory);
 	bool		victim;
 
-	patience_end();
+	patience_end(error);
 	victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
 		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));
 	if (!victim && error->sqlerrcode != ERRCODE_EPRO_SINK_AWAY &&
 		!(committing && (run_survives_commit(run, error) || run_narrows_down(run, error) ||
-						 (run->unanswered && lookups_give_up(error)))))
+						 (run->asked && ++tries < MOST_TRIES && lookups_survive(error)))))
 	{
 		if (committing)
 			error_strip(error);

@@ -138,6 +138,11 @@ work(void)
 	run.parcels = batch.parcels;
 	while (receive_batch(&run, &batch))
 	{
+		/* a commit may have taken the cancel that was to end us */
+		if (cause_outcome(&shared->cause) != OUTCOME_NONE)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("the stream ends")));
 		chunk_number++;
 		run.nparcels = batch.n;
 		if (group->last == STAGE_STORE)
@@ -297,7 +302,7 @@ hand_on(Run *run, Batch *batch)
 	session_begin();
 	MemoryContextSwitchTo(memory);
 	run_stages(run);
-	session_commit();
+	session_commit_reading(run);
 	MemoryContextSwitchTo(memory);
 	INSTR_TIME_SET_CURRENT(took);
 	INSTR_TIME_SUBTRACT(took, began);

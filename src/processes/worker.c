@@ -38,6 +38,7 @@ static void work(void);
 static int64 open_run(Pipeline **pipeline);
 static void do_chunks(Run *run);
 static void report_error(void);
+static char *describe_request(void);
 static void leave(void);
 static bool leave_once(void);
 static void leave_at_exit(int code, Datum arg);
@@ -240,27 +241,44 @@ static void
 report_error(void)
 {
 	ErrorData  *error;
+	char	   *request;
 	Outcome		outcome = OUTCOME_FAILED;
 
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(TopMemoryContext);
 	error = session_take_error();
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		outcome = shared->deadline != 0 && GetCurrentTimestamp() >= shared->deadline ?
+		outcome = shared->deadline != 0 && deadline_has_come(shared->deadline, error) ?
 			OUTCOME_TIMED_OUT : OUTCOME_CANCELED;
-	if (outcome == OUTCOME_TIMED_OUT && shared->deadline_is_ours)
-		shared_fail(shared, outcome, ERRCODE_EPRO_DEADLINE_EXCEEDED, MESSAGE_DEADLINE,
+	if (outcome == OUTCOME_TIMED_OUT && (shared->deadline_is_ours || shared->deadline_is_budgets))
+		shared_fail(shared, outcome, ERRCODE_EPRO_DEADLINE_EXCEEDED,
+					shared->deadline_is_ours ? MESSAGE_DEADLINE : MESSAGE_BUDGET,
 					NULL, worker_number, chunk_number);
 	else
 		shared_fail(shared, outcome, error->sqlerrcode, error->message, error->hint,
 					worker_number, chunk_number);
+	request = describe_request();
 	if (outcome == OUTCOME_FAILED)
 		ereport(LOG,
 				(errmsg("epro_etl worker %d of run " INT64_FORMAT " failed with SQLSTATE %s",
 						worker_number, (int64) pg_atomic_read_u64(&shared->run_id),
-						unpack_sql_state(error->sqlerrcode))));
+						unpack_sql_state(error->sqlerrcode)),
+				 request ? errcontext("%s", request) : 0));
 	ConditionVariableBroadcast(&shared->opened);
 	RESUME_INTERRUPTS();
+}
+
+/* Whose request failed, for the log: it is read beside other requests'. */
+static char *
+describe_request(void)
+{
+	char	   *id = context_get("request_id");
+	char	   *actor = context_get("actor");
+
+	if (id == NULL && actor == NULL)
+		return NULL;
+	return psprintf("%s%s%s%s%s", id ? "request_id " : "", id ? id : "",
+					id && actor ? ", " : "", actor ? "actor " : "", actor ? actor : "");
 }
 
 /*

@@ -47,6 +47,15 @@
 	pg_database_aclcheck(database, role, mode)
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#include "catalog/pg_namespace.h"
+#define epro_namespace_aclcheck(schema, role, mode) \
+	object_aclcheck(NamespaceRelationId, schema, role, mode)
+#else
+#define epro_namespace_aclcheck(schema, role, mode) \
+	pg_namespace_aclcheck(schema, role, mode)
+#endif
+
 /* Being a member stopped to imply SET ROLE in 16. */
 #if PG_VERSION_NUM >= 160000
 #define epro_may_become(member, role) member_can_set_role(member, role)
@@ -77,6 +86,37 @@ typedef JsonParseErrorType EproJsonAction;
 #else
 typedef void EproJsonAction;
 #define EPRO_JSON_GO_ON return
+#endif
+
+/* As whom a foreign table is reached, InvalidOid for the current user: range
+ * table entries stopped to say so in 16. */
+#if PG_VERSION_NUM >= 160000
+#define epro_foreign_scan_user(scan, estate) ((scan)->checkAsUser)
+#define epro_result_user(result, estate) ExecGetResultRelCheckAsUser(result, estate)
+#else
+#define epro_foreign_scan_user(scan, estate) \
+	(exec_rt_fetch((scan)->scan.scanrelid > 0 ? (scan)->scan.scanrelid : \
+				   bms_next_member((scan)->fs_relids, -1), estate)->checkAsUser)
+#define epro_result_user(result, estate) \
+	(exec_rt_fetch((result)->ri_RangeTableIndex, estate)->checkAsUser)
+#endif
+
+/* A plan that is run stopped to say whether it is run only once in 18. */
+#if PG_VERSION_NUM >= 180000
+#define EPRO_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define EPRO_RUN_ARGUMENTS query, direction, count
+#else
+#define EPRO_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool once
+#define EPRO_RUN_ARGUMENTS query, direction, count, once
+#endif
+
+/* A transaction has a timeout of its own since 17. */
+#if PG_VERSION_NUM >= 170000
+#define EPRO_HAS_TRANSACTION_TIMEOUT true
+#define EPRO_TRANSACTION_TIMEOUT TRANSACTION_TIMEOUT
+#else
+#define EPRO_HAS_TRANSACTION_TIMEOUT false
+#define EPRO_TRANSACTION_TIMEOUT STATEMENT_TIMEOUT
 #endif
 
 /* A module tells its name and version since 18. */

@@ -26,6 +26,7 @@ SELECT bag_eq($$
     FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace $$, $$ VALUES
     ('register_form(name text, definition jsonb, version text) -> text'),
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
+    ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
     ('set_deid(form text, path text, method text, params jsonb) -> void'),
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
@@ -58,7 +59,11 @@ SELECT bag_eq($$
     ('with_timeout(timeout interval, query text) -> SETOF record'),
     ('context_deadline() -> timestamp with time zone'),
     ('context_set(key text, value text) -> void'),
-    ('context_get(key text) -> text') $$, 'the functions of the design, and those that they are made of');
+    ('context_get(key text) -> text'),
+    ('add_context_server(server text, settings text) -> regclass'),
+    ('remove_context_server(server text) -> void'),
+    ('make_context_server(server text, settings text, schema name) -> regclass'),
+    ('context_server_of(settings regclass) -> text') $$, 'the functions of the design, and those that they are made of');
 
 -- what is NULL or another default unless it is given
 CREATE FUNCTION pg_temp.required(name text) RETURNS text LANGUAGE sql AS $$
@@ -79,7 +84,8 @@ SELECT is((SELECT proargnames[3:] FROM pg_proc WHERE oid = 'epro_etl.wait_run'::
 -- relations
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
-              ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream') $$, 'the tables and views of the design');
+              ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
+              ('context_server') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
@@ -104,9 +110,9 @@ SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesc
 SELECT is_empty($$ SELECT x.privilege_type FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) x
     WHERE n.nspname = 'epro_etl' AND x.grantee = 0 $$, 'the schema is not open to PUBLIC');
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-    WHERE p.pronamespace = 'epro_etl'::regnamespace AND l.lanname IN ('plpgsql', 'sql') AND p.proname <> 'create_sink'
+    WHERE p.pronamespace = 'epro_etl'::regnamespace AND l.lanname IN ('plpgsql', 'sql') AND p.proname NOT IN ('create_sink', 'add_context_server')
       AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false) $$,
-    'every function in SQL and PL/pgSQL pins its search path, but create_sink(), which reads the caller''s');
+    'every function in SQL and PL/pgSQL pins its search path, but create_sink() and add_context_server(), which read the caller''s');
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace AND p.prosecdef $$,
     'no function acts with its owner''s privileges');
 -- pg_dump keeps what is no part of the script

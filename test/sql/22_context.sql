@@ -99,4 +99,58 @@ SELECT epro_etl.context_set('k', repeat('v', 257));
 DO $$ BEGIN FOR i IN 1..20 LOOP PERFORM epro_etl.context_set('k' || i, repeat('v', 250)); END LOOP; END $$;
 SET epro_etl.context = 'no object';
 SET epro_etl.context = '{"a": ';
+-- two cancels before anybody looks: the statement's stands, whichever was first
+SELECT length(set_config('t22.big', repeat('x', 100000000), false));
+CREATE FUNCTION deaf() RETURNS integer LANGUAGE sql AS $$ SELECT length(md5(b) || md5(b) || md5(b) || md5(b)) FROM (SELECT current_setting('t22.big') OFFSET 0) AS s (b) $$;
+SET statement_timeout = '50 ms';
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('100 ms', 'SELECT t22.deaf()') AS t (n int)$$);
+SET statement_timeout = '100 ms';
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('50 ms', 'SELECT t22.deaf()') AS t (n int)$$);
+RESET statement_timeout;
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('50 ms', 'SELECT t22.deaf()') AS t (n int)$$);
+RESET t22.big;
+-- a rule that makes an error of its own of the cancel rejects nothing
+SELECT epro_etl.register_form('T22', '{"properties": {"a": {"type": "integer"}}}');
+SELECT epro_etl.create_sink('t22', 'T22', 'sink');
+CREATE FUNCTION stubborn(a bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM pg_sleep(60);
+    RETURN true;
+EXCEPTION WHEN query_canceled THEN
+    RAISE division_by_zero;
+END $$;
+SELECT epro_etl.add_edit_check('T22', 'stubborn', 't22.stubborn(a)');
+INSERT INTO staging (id, form, subject, payload) SELECT n, 'T22', 'P', '{"a": 1}' FROM generate_series(1, 10) n;
+SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms');
+\set VERBOSITY terse
+SELECT epro_etl.run('t22', workers => 1, timeout => '100 ms');
+\set VERBOSITY default
+SET statement_timeout = '30 ms';
+SELECT epro_etl.run('t22', workers => 0);
+RESET statement_timeout;
+SELECT * FROM epro_etl.with_timeout('100 ms', $$SELECT epro_etl.run('t22', workers => 1)$$) AS t (n record);
+SELECT status, sqlstate, message FROM epro_etl.run_history WHERE pipeline = 't22' ORDER BY run_id;
+SELECT count(*) FROM staging;
+SELECT epro_etl.remove_edit_check('T22', 'stubborn');
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN CASE WHEN t22.stubborn(1) THEN NEW END;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON sink FOR EACH ROW EXECUTE FUNCTION refuse();
+SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms');
+\set VERBOSITY terse
+SELECT epro_etl.run('t22', workers => 1, timeout => '100 ms');
+\set VERBOSITY default
+SELECT count(*) FROM staging;
+SELECT count(*) FROM epro_etl.quarantine WHERE pipeline = 't22';
+-- what the setting may be, and what the column definition list may say
+SET epro_etl.context = '{"a": 1}';
+SET epro_etl.context = '{"a": {"b": "c"}}';
+SET epro_etl.context = '{"a": ["b"]}';
+SET epro_etl.context = '{"": "b"}';
+SET epro_etl.context = '{"a": "b", "c": ""}';
+SELECT epro_etl.context_get('a');
+RESET epro_etl.context;
+SELECT * FROM epro_etl.with_timeout('1 min', $$SELECT 'abcdef'::varchar$$) AS t (n varchar(3));
+SELECT * FROM epro_etl.with_timeout('1 min', $$SELECT 'abcdef'::varchar(3)$$) AS t (n varchar(3));
 SELECT probe.close_area('t22');
