@@ -41,7 +41,7 @@ inline: the caller does it all in its transaction
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 
 batch: its commits are those of workers, which stay
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
@@ -53,7 +53,7 @@ lookup local, inline: mid-chunk and clean-up are in the question
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 
 lookup local, batch: mid-chunk and clean-up are in the question
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
@@ -98,7 +98,7 @@ stream start: its own transaction; mid-chunk is that of a stream which is up alr
 before first chunk | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | EP001 none gone
 mid-chunk          | 57014 lives       | EP001 lives      | 1                 | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
 in its own commit  | waits - lives     | waits - lives    | 1                 | - lives         | - lives         | waits - lives    | - lives     | waits - lives
-in clean-up        | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | 57014 none gone
+in clean-up        | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | EP001 none gone
 TABLE
 
 my %reasons = (1 => 'start_stream() has no timeout of its own: it waits for nothing but locks');
@@ -113,7 +113,8 @@ my %ways = (
 		around => sub { within(@_) },
 		status => 'timed out'
 	},
-	# the statement's is the outer one, and ends later: in the clean-up of the inner one
+	# The statement's is the outer one, and ends later: in the clean-up of the inner
+	# one. Its cancel comes once, and is gone when a clean-up here is deaf to it.
 	'both timeouts' => {
 		set => sub { "SET statement_timeout = '" . 2 * $_[0] . "ms'" },
 		around => sub { within(@_) },
