@@ -33,6 +33,9 @@ use constant TIME => 250;
 # "waits": the way does nothing as long as the cell is held; so does a timeout
 # that ended with its statement, when the commit waits for a standby, and so does
 # a client's end there, where the server does not look for it.
+# In clean-up a cancel follows a timeout, and the statement's timeout that of
+# with_timeout(): these are not renamed, but where the clean-up is the caller's own
+# and has swallowed them, or where a run says what has ended it.
 # A number: there is no such cell, for the reason of that number.
 my $table = <<'TABLE';
 way                | statement_timeout | with_timeout     | run timeout       | cancel          | terminate       | client gone      | kill -9     | both timeouts
@@ -47,7 +50,7 @@ batch: its commits are those of workers, which stay
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | 57014 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 lookup local, inline: mid-chunk and clean-up are in the question
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
@@ -59,33 +62,33 @@ lookup local, batch: mid-chunk and clean-up are in the question
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | 57014 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 lookup foreign, inline: mid-chunk and clean-up are there, where the cancel that began it is told before the terminate
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57014 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | 57014 none       | 57014 none        | 57014 none      | 57014 none      | - none           | - none      | 57014 none
 
 lookup foreign, batch: mid-chunk and clean-up are there
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | 57014 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 sink foreign, inline: mid-chunk and clean-up are there, where the cancel that began it is told before the terminate
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit there    | waits - all       | waits - all      | waits - all       | 57014 none soon | 57P01 none      | - none           | - none      | waits - all
 in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57014 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | 57014 none       | 57014 none        | 57014 none      | 57014 none      | - none           | - none      | 57014 none
 
 sink foreign, batch: mid-chunk and clean-up are there
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit there    | 57014 none soon   | EP001 none soon  | EP001 none soon   | 57014 none soon | 57P01 none      | - none           | - none      | EP001 none soon
 in commit          | 57014 some        | EP001 some       | EP001 some        | 57014 some      | 57P01 some      | - some           | - some      | EP001 some
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
+in clean-up        | 57014 none        | 57014 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 stream stop: a wish that its caller does not live to see fulfilled is taken back; its timeout ends a drain at once
 before first chunk | 57014 lives       | EP001 lives      | - none gone       | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
@@ -113,8 +116,7 @@ my %ways = (
 		around => sub { within(@_) },
 		status => 'timed out'
 	},
-	# The statement's is the outer one, and ends later: in the clean-up of the inner
-	# one. Its cancel comes once, and is gone when a clean-up here is deaf to it.
+	# the statement's is the outer one, and ends later: in the clean-up of the inner one
 	'both timeouts' => {
 		set => sub { "SET statement_timeout = '" . 2 * $_[0] . "ms'" },
 		around => sub { within(@_) },
@@ -435,6 +437,8 @@ sub end_at_point
 		$strike = $way->{both} ? undef : !$strike ? $cancel : $first == $strike && $way->{again} ? $way->{again} : $strike;
 	}
 	$strike->($caller) if $strike;
+	# a budget's timer cancels again, if what it has canceled goes on
+	until_over($caller, 'clock_timestamp()', 60) if $point->{then} && !$way->{strike};
 
 	if ($right->{stays})
 	{
@@ -543,19 +547,29 @@ sub create_tables
 	my $common = <<'SQL';
 CREATE TABLE point (at text);
 GRANT SELECT ON point TO PUBLIC;
--- a clean-up that takes its time, and is deaf meanwhile
-CREATE FUNCTION clean_up() RETURNS void LANGUAGE plpgsql AS $$
+-- A clean-up that takes its time, and is deaf meanwhile. A second cancel may
+-- come before it is: that is for the outer handler.
+CREATE FUNCTION deaf() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(77, 0);
-EXCEPTION WHEN query_canceled THEN
     LOOP
         BEGIN
             PERFORM pg_advisory_xact_lock_shared(78, 0);
-            EXIT;
+            RETURN;
         EXCEPTION WHEN query_canceled THEN
             NULL;
         END;
     END LOOP;
+END $$;
+CREATE FUNCTION clean_up() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared(77, 0);
+    EXCEPTION WHEN query_canceled THEN
+        PERFORM deaf();
+        RAISE;
+    END;
+EXCEPTION WHEN query_canceled THEN
+    PERFORM deaf();
     RAISE;
 END $$;
 CREATE FUNCTION at_point() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
