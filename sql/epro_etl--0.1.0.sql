@@ -880,7 +880,7 @@ BEGIN
 
     BEGIN
         EXECUTE format('UPDATE ONLY %s SET setting = ''86399999'' WHERE name = ''statement_timeout''', made);
-        EXECUTE format('SELECT setting = ''86399999'' FROM ONLY %s WHERE name = ''statement_timeout''', made) INTO heard;
+        EXECUTE format('SELECT setting <> reset_val FROM ONLY %s WHERE name = ''statement_timeout''', made) INTO heard;
         EXECUTE format('UPDATE ONLY %s SET setting = reset_val WHERE name = ''statement_timeout''', made);
     EXCEPTION
         WHEN OTHERS THEN
@@ -1102,6 +1102,161 @@ COMMENT ON FUNCTION epro_etl.wait_run(bigint, interval) IS
     'Waits for a run and returns its row; when the timeout is over, as it stands, with status running';
 
 --
+-- Who takes part in a study: the three hops of study_participants(), each of them
+-- an own table unless set_hop() names another relation.  So there are no foreign
+-- keys between them.
+--
+
+-- unlike a CHECK of the table, a domain does not quote what it refuses
+CREATE DOMAIN epro_etl.pseudonym AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{64}$');
+COMMENT ON DOMAIN epro_etl.pseudonym IS 'A subject_key: 64 hexadecimal digits in lower case, as runs make them';
+REVOKE ALL ON TYPE epro_etl.pseudonym FROM PUBLIC;
+
+CREATE TABLE epro_etl.study (
+    study           text PRIMARY KEY CHECK (study <> ''),
+    title           text,
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE epro_etl.study IS 'Studies; a role sees those of which a site is open to it';
+
+CREATE TABLE epro_etl.participant (
+    study           text NOT NULL,
+    subject_key     epro_etl.pseudonym NOT NULL,
+    site            text NOT NULL,
+    status          text,
+    enrolled_on     date,
+    PRIMARY KEY (study, subject_key)
+);
+COMMENT ON TABLE epro_etl.participant IS 'Participants of studies by their pseudonym; a role sees those at sites that are open to it';
+
+CREATE TABLE epro_etl.site_access (
+    study           text NOT NULL,
+    site            text NOT NULL,
+    role            name NOT NULL,
+    granted_at      timestamptz NOT NULL DEFAULT now(),
+    granted_by      text NOT NULL DEFAULT session_user,
+    PRIMARY KEY (study, site, role)
+);
+COMMENT ON TABLE epro_etl.site_access IS 'Which sites of a study are open to a role and its members; a role sees its own';
+COMMENT ON COLUMN epro_etl.site_access.role IS 'Name of a role; a row whose role is not there opens nothing';
+
+-- Reading is by role. Who may write is said by privileges; a policy made later
+-- would be lost in a dump, since these tables are the extension's.
+ALTER TABLE epro_etl.study ENABLE ROW LEVEL SECURITY;
+ALTER TABLE epro_etl.participant ENABLE ROW LEVEL SECURITY;
+ALTER TABLE epro_etl.site_access ENABLE ROW LEVEL SECURITY;
+CREATE POLICY reading ON epro_etl.site_access FOR SELECT
+    USING (role = ANY (ARRAY(SELECT r.rolname FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))));
+CREATE POLICY reading ON epro_etl.participant FOR SELECT
+    USING (EXISTS (SELECT FROM epro_etl.site_access a WHERE a.study = participant.study AND a.site = participant.site));
+CREATE POLICY reading ON epro_etl.study FOR SELECT
+    USING (EXISTS (SELECT FROM epro_etl.site_access a WHERE a.study = study.study));
+CREATE POLICY adding ON epro_etl.study FOR INSERT WITH CHECK (true);
+CREATE POLICY adding ON epro_etl.participant FOR INSERT WITH CHECK (true);
+CREATE POLICY adding ON epro_etl.site_access FOR INSERT WITH CHECK (true);
+CREATE POLICY changing ON epro_etl.study FOR UPDATE USING (true);
+CREATE POLICY changing ON epro_etl.participant FOR UPDATE USING (true);
+CREATE POLICY changing ON epro_etl.site_access FOR UPDATE USING (true);
+CREATE POLICY removing ON epro_etl.study FOR DELETE USING (true);
+CREATE POLICY removing ON epro_etl.participant FOR DELETE USING (true);
+CREATE POLICY removing ON epro_etl.site_access FOR DELETE USING (true);
+
+CREATE TABLE epro_etl.hop (
+    hop             text PRIMARY KEY CHECK (hop IN ('study', 'participants', 'permission')),
+    relation        regclass NOT NULL,
+    columns         jsonb NOT NULL,
+    timeout         interval CHECK (timeout > '0'),
+    set_at          timestamptz NOT NULL DEFAULT now(),
+    set_by          text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE epro_etl.hop IS 'Relations that study_participants() asks instead of the extension''s own tables';
+COMMENT ON COLUMN epro_etl.hop.columns IS 'What the relation calls each of our columns';
+
+CREATE FUNCTION epro_etl.set_hop(hop text, relation regclass, columns jsonb DEFAULT NULL, timeout interval DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    ours constant text[] := CASE set_hop.hop WHEN 'study' THEN '{study}'::text[]
+                                             WHEN 'participants' THEN '{study,subject_key,site,status,enrolled_on}'
+                                             WHEN 'permission' THEN '{study,site,role}' END;
+    mapped jsonb := '{}';
+    kind "char";
+    name text;
+    theirs text;
+    fits boolean;
+BEGIN
+    IF ours IS NULL THEN
+        RAISE EXCEPTION 'unknown hop "%"', set_hop.hop
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The hops are study, participants and permission.';
+    END IF;
+    IF set_hop.relation IS NULL THEN
+        IF set_hop.columns IS NOT NULL OR set_hop.timeout IS NOT NULL THEN
+            RAISE EXCEPTION 'columns and timeout are those of a relation' USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Name one; the extension''s own table is %s.', CASE set_hop.hop
+                    WHEN 'study' THEN 'epro_etl.study' WHEN 'participants' THEN 'epro_etl.participant' ELSE 'epro_etl.site_access' END);
+        END IF;
+        DELETE FROM epro_etl.hop h WHERE h.hop = set_hop.hop;
+        RETURN;
+    END IF;
+    SELECT c.relkind INTO kind FROM pg_class c WHERE c.oid = set_hop.relation;
+    IF kind IS NULL OR kind NOT IN ('r', 'p', 'v', 'm', 'f') THEN
+        RAISE EXCEPTION '"%" cannot be a hop', set_hop.relation
+            USING ERRCODE = 'wrong_object_type', HINT = 'A hop is a table, a view or a foreign table.';
+    END IF;
+    IF set_hop.timeout <= '0' THEN
+        RAISE EXCEPTION 'timeout must be longer than zero' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF jsonb_typeof(coalesce(set_hop.columns, '{}')) <> 'object' THEN
+        RAISE EXCEPTION 'columns must be an object: {"subject_key": "your_column"}' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR name IN SELECT jsonb_object_keys(coalesce(set_hop.columns, '{}')) LOOP
+        IF name <> ALL (ours) THEN
+            RAISE EXCEPTION 'hop "%" has no column "%"', set_hop.hop, name USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Its columns are %s; columns maps these to yours.', array_to_string(ours, ', '));
+        END IF;
+        IF jsonb_typeof(set_hop.columns -> name) <> 'string' THEN
+            RAISE EXCEPTION 'column "%" must be mapped to the name of a column', name USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Write {"%s": "your_column"}.', name);
+        END IF;
+    END LOOP;
+    FOREACH name IN ARRAY ours LOOP
+        theirs := coalesce(set_hop.columns ->> name, name);
+        SELECT CASE WHEN name = 'enrolled_on' THEN 'date'::regtype IN (t.oid, t.typbasetype) ELSE t.typcategory = 'S' END INTO fits
+            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+            WHERE a.attrelid = set_hop.relation AND a.attname = theirs AND a.attnum > 0 AND NOT a.attisdropped;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION '"%" has no column "%" for hop "%"', set_hop.relation, theirs, set_hop.hop
+                USING ERRCODE = 'undefined_column', HINT = format('Name it with columns => ''{"%s": "your_column"}''.', name);
+        END IF;
+        IF NOT fits THEN
+            RAISE EXCEPTION 'column "%" of "%" does not fit "%" of hop "%"', theirs, set_hop.relation, name, set_hop.hop
+                USING ERRCODE = 'datatype_mismatch', HINT = 'enrolled_on is a date, the others are texts; a view can cast yours.';
+        END IF;
+        mapped := mapped || jsonb_build_object(name, theirs);
+    END LOOP;
+    INSERT INTO epro_etl.hop AS h (hop, relation, columns, timeout) VALUES (set_hop.hop, set_hop.relation, mapped, set_hop.timeout)
+        ON CONFLICT (hop) DO UPDATE SET relation = excluded.relation, columns = excluded.columns, timeout = excluded.timeout,
+                                        set_at = now(), set_by = session_user;
+    IF set_hop.hop = 'permission' AND set_hop.relation <> 'epro_etl.site_access'::regclass AND (
+        SELECT count(*) FROM epro_etl.hop h WHERE h.hop IN ('study', 'participants')
+           AND h.relation NOT IN ('epro_etl.study'::regclass, 'epro_etl.participant'::regclass)) < 2 THEN
+        RAISE NOTICE 'row security of epro_etl.study and epro_etl.participant goes by epro_etl.site_access, not by "%"', set_hop.relation
+            USING HINT = 'Set the other hops too, or keep site_access as well.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.set_hop(text, regclass, jsonb, interval) IS
+    'Has study_participants() ask a relation, local or foreign, for a hop (study, participants, permission), within a timeout of its own; columns maps names: {"subject_key": "your_column"}; NULL: the own table again';
+
+CREATE FUNCTION epro_etl.study_participants(study text, timeout interval DEFAULT NULL)
+    RETURNS TABLE (study text, subject_key text, site text, status text, enrolled_on date)
+    LANGUAGE c STABLE
+    AS 'MODULE_PATHNAME', 'epro_etl_study_participants';
+COMMENT ON FUNCTION epro_etl.study_participants(text, interval) IS
+    'Participants of a study, by pseudonym, at the sites that are open to the caller: asks study, participants and permission in turn, as the caller, within one deadline; EP001 names the hop that was too slow';
+
+--
 -- Privileges: nothing for PUBLIC; see "Roles" in README.md for what to grant
 --
 REVOKE ALL ON ALL TABLES IN SCHEMA epro_etl FROM PUBLIC;
@@ -1124,6 +1279,10 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.site_access', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');

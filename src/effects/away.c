@@ -138,7 +138,7 @@ patience_begin(int milliseconds)
 
 /* They have gone; or not, then with the error, before anything is rolled back. */
 void
-patience_end(const ErrorData *error)
+patience_end(ErrorData *error)
 {
 	if (!patient)
 		return;

@@ -169,18 +169,26 @@ budget_refuse_late(const Budget *budget)
  * Called where an error arrives that came from inside a budget, before anything
  * is rolled back: was it the end of this budget?  Not if one around it has
  * ended as well, or the statement's time, or if somebody else has canceled: then
- * it is theirs to say.
+ * it is theirs to say, and the error has to go on as this very ErrorData, which
+ * is marked.
  */
 bool
-budget_has_ended(const Budget *budget, const ErrorData *error)
+budget_has_ended(const Budget *budget, ErrorData *error)
 {
 	TimestampTz statement = statement_deadline();
 	TimestampTz now = moment_of(error, context_deadline());
 
-	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || now < budget->until ||
-		(statement != 0 && now >= statement) ||
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || error_is_marked_cancel(error))
+		return false;
+	if ((statement != 0 && now >= statement) ||
 		(canceled && cancels != cancels_before) ||
 		(!canceled && error_is_own_cancel(error)))
+	{
+		/* the timer of an outer budget may fire before the error gets there */
+		error_mark_cancel(error);
+		return false;
+	}
+	if (now < budget->until)
 		return false;
 	for (const Budget *outer = budget->outer; outer != NULL; outer = outer->outer)
 	{

@@ -32,7 +32,7 @@ extern TimestampTz context_deadline_around(const Budget *budget);
 extern void budget_grant(Budget *budget, TimestampTz until);
 extern void budget_return(Budget *budget);
 extern void budget_refuse_late(const Budget *budget);
-extern bool budget_has_ended(const Budget *budget, const ErrorData *error);
+extern bool budget_has_ended(const Budget *budget, ErrorData *error);
 
 /* How often this process had been canceled at some moment. */
 typedef struct CancelMark

@@ -55,6 +55,8 @@ extern bool error_is_datas(int sqlstate);
 extern ErrorData *error_take(MemoryContext memory);
 extern bool error_is_ours(const ErrorData *error);
 extern bool error_is_own_cancel(const ErrorData *error);
+extern void error_mark_cancel(ErrorData *error);
+extern bool error_is_marked_cancel(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 
@@ -229,7 +231,7 @@ extern void sink_came_back(const Sink *sink);
 extern bool error_is_away(const Sink *sink, const ErrorData *error);
 extern bool error_is_rows(const Sink *sink, const ErrorData *error);
 extern void patience_begin(int milliseconds);
-extern void patience_end(const ErrorData *error);
+extern void patience_end(ErrorData *error);
 
 /* ---- outbox.c: rows for a sink that was away ---- */
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,

@@ -23,7 +23,10 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
+
+static const char canceled_by_others[] = "ProcessInterrupts()";
 
 static void free_plan(void *plan);
 static const char *text_of_condition(int sqlstate);
@@ -197,7 +200,24 @@ bool
 error_is_own_cancel(const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
-		strcmp(error->funcname, "ProcessInterrupts") == 0;
+		(strcmp(error->funcname, "ProcessInterrupts") == 0 || error_is_marked_cancel(error));
+}
+
+/*
+ * Marks the error of a cancel as one that no budget has asked for.  The name of
+ * the function that raised it is the one thing that stays with an error, however
+ * often it is copied, and that nobody reads.  The error is a copy.
+ */
+void
+error_mark_cancel(ErrorData *error)
+{
+	error->funcname = MemoryContextStrdup(GetMemoryChunkContext(error), canceled_by_others);
+}
+
+bool
+error_is_marked_cancel(const ErrorData *error)
+{
+	return error->funcname != NULL && strcmp(error->funcname, canceled_by_others) == 0;
 }
 
 /* What an error is called whose own text is withheld. */

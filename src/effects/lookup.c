@@ -368,7 +368,7 @@ look_up(LookupSet *set, Response *response, int from)
  * broke off the work on a response?
  */
 LookupFailure
-lookup_failed(LookupSet *set, const ErrorData *error)
+lookup_failed(LookupSet *set, ErrorData *error)
 {
 	bool		is_remotes = error->funcname != NULL &&
 		strcmp(error->funcname, "pgfdw_report_error") == 0;

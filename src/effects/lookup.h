@@ -65,7 +65,7 @@ extern bool on_timeout_from_name(const char *name, OnTimeout *on_timeout);
 extern LookupSet *lookupset_create(CheckSet *items);
 extern void lookupset_add(LookupSet *set, const LookupDeclaration *declared);
 extern LookupResult look_up(LookupSet *set, Response *response, int from);
-extern LookupFailure lookup_failed(LookupSet *set, const ErrorData *error);
+extern LookupFailure lookup_failed(LookupSet *set, ErrorData *error);
 extern void lookup_returned(LookupSet *set);
 extern bool lookup_settle(LookupSet *set, LookupFailure failure,
 						  const ErrorData *error, Response *response);

@@ -34,9 +34,11 @@
 #include "effects/effects.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
+#include "foreign/fdwapi.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -82,13 +84,16 @@ typedef struct Listener
 static List *listeners = NIL;
 static bool telling = false;
 static ExecutorRun_hook_type run_before_us = NULL;
+static BeginForeignInsert_function insert_before_us = NULL; /* postgres_fdw's */
 
 static void tell_and_run(EPRO_RUN_PARAMETERS);
 static bool has_something_to_tell(void);
-static void tell_servers_of(QueryDesc *query);
 static bool tell_servers_below(PlanState *state, void *estate);
 static void tell_sinks(ModifyTableState *state, EState *estate);
+static void watch_partition(Oid relid);
+static void tell_and_insert(ModifyTableState *state, ResultRelInfo *partition);
 static void tell_server(Oid server, Oid user);
+static void tell_mapping(Oid mapping, Oid server, Oid user);
 static Terms terms_within(TimestampTz deadline);
 static const char *name_with_request(void);
 static bool still_holds(const Terms *told, const Terms *terms);
@@ -174,8 +179,7 @@ remote_settings_server(Oid relid)
 	fits = schema != NULL && strcmp(schema, "pg_catalog") == 0 &&
 		name != NULL && strcmp(name, "pg_settings") == 0 &&
 		RelationGetNumberOfAttributes(relation) == lengthof(column_name) &&
-		relation->trigdesc == NULL && !relation->rd_rel->relhasrules &&
-		!relation->rd_rel->relrowsecurity && !relation->rd_rel->relispartition;
+		relation->trigdesc == NULL && !relation->rd_rel->relispartition;
 	for (int i = 0; fits && i < (int) lengthof(column_name); i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), i);
@@ -193,7 +197,7 @@ static void
 tell_and_run(EPRO_RUN_PARAMETERS)
 {
 	if (has_something_to_tell() && !ScanDirectionIsNoMovement(direction))
-		tell_servers_of(query);
+		(void) tell_servers_below(query->planstate, query->estate);
 	if (run_before_us)
 		run_before_us(EPRO_RUN_ARGUMENTS);
 	else
@@ -209,18 +213,7 @@ has_something_to_tell(void)
 		!telling && !IsInParallelMode() && !RecoveryInProgress();
 }
 
-/* The plan is initialised, and nothing was sent for it yet. */
-static void
-tell_servers_of(QueryDesc *query)
-{
-	EState	   *estate = query->estate;
-	ListCell   *cell;
-
-	(void) tell_servers_below(query->planstate, estate);
-	foreach(cell, estate->es_subplanstates)
-		(void) tell_servers_below(lfirst(cell), estate);
-}
-
+/* For a plan that is initialised: nothing was sent for it yet. */
 static bool
 tell_servers_below(PlanState *state, void *estate)
 {
@@ -238,53 +231,104 @@ tell_servers_below(PlanState *state, void *estate)
 	return planstate_tree_walker(state, tell_servers_below, estate);
 }
 
-/* What is changed where it stands is scanned as well; what is inserted is not. */
+/*
+ * What is changed where it stands is scanned as well; what is inserted is not.
+ * A row that goes to a partition may go there or not: its server is told when
+ * the first one does.
+ */
 static void
 tell_sinks(ModifyTableState *state, EState *estate)
 {
-	if (state->operation != CMD_INSERT)
+	ResultRelInfo *sink = state->rootResultRelInfo;
+	Oid			relid = RelationGetRelid(sink->ri_RelationDesc);
+	ListCell   *cell;
+
+	if (state->operation == CMD_DELETE)
 		return;
-	for (int i = 0; i < state->mt_nrels; i++)
+	if (OidIsValid(server_of(relid)))
+		tell_server(server_of(relid), epro_result_user(sink, estate));
+	else if (sink->ri_RelationDesc->rd_rel->relkind == RELKIND_PARTITIONED_TABLE &&
+			 OidIsValid(find_settings(InvalidOid)))
 	{
-		ResultRelInfo *result = &state->resultRelInfo[i];
-		char		kind = result->ri_RelationDesc->rd_rel->relkind;
-		Oid			user = epro_result_user(result, estate);
-		List	   *parts = NIL;
-		ListCell   *cell;
-
-		if (kind == RELKIND_FOREIGN_TABLE)
-			parts = list_make1_oid(RelationGetRelid(result->ri_RelationDesc));
-		else if (kind == RELKIND_PARTITIONED_TABLE)
-			parts = find_all_inheritors(RelationGetRelid(result->ri_RelationDesc), NoLock, NULL);
-		foreach(cell, parts)
+		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
 		{
-			Oid			server = server_of(lfirst_oid(cell));
-
-			if (OidIsValid(server))
-				tell_server(server, user);
+			if (OidIsValid(server_of(lfirst_oid(cell))))
+				watch_partition(lfirst_oid(cell));
 		}
-		list_free(parts);
 	}
 }
 
-/* user: InvalidOid is the current one, as in a plan. */
+/*
+ * Has the wrapper's routine preceded by ours, in this process's idea of the
+ * partition.  When that is built anew, it is as it was.
+ */
+static void
+watch_partition(Oid relid)
+{
+	Relation	partition;
+	FdwRoutine *routine;
+
+	/* who has locked it out has its reasons, and may not be in our way */
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return;
+	partition = try_table_open(relid, NoLock);
+	if (partition == NULL)
+	{
+		UnlockRelationOid(relid, AccessShareLock);
+		return;
+	}
+	(void) GetFdwRoutineForRelation(partition, false);
+	routine = partition->rd_fdwroutine;
+	if (insert_before_us == NULL && OidIsValid(find_settings(server_of(relid))))
+		insert_before_us = routine->BeginForeignInsert;
+	if (insert_before_us != NULL && routine->BeginForeignInsert == insert_before_us)
+		routine->BeginForeignInsert = tell_and_insert;
+	table_close(partition, AccessShareLock);
+}
+
+static void
+tell_and_insert(ModifyTableState *state, ResultRelInfo *partition)
+{
+	Oid			server = server_of(RelationGetRelid(partition->ri_RelationDesc));
+
+	if (has_something_to_tell() && OidIsValid(server))
+		tell_server(server, epro_result_user(partition, state->ps.state));
+	insert_before_us(state, partition);
+}
+
+/*
+ * user: InvalidOid is the current one, as in a plan.  Called for each piece of
+ * a long FETCH, so nothing is left in memory.
+ */
 static void
 tell_server(Oid server, Oid user)
 {
 	Oid			who = OidIsValid(user) ? user : GetUserId();
 	Oid			mapping = find_mapping(who, server);
-	Listener   *listener = find_listener(mapping);
-	Terms		terms;
-	Oid			settings;
+	MemoryContext memory;
+	MemoryContext caller;
 
 	if (!OidIsValid(mapping))
 		return;
-	terms = terms_within(context_deadline());
+	memory = AllocSetContextCreate(CurrentMemoryContext, "epro_etl telling", ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(memory);
+	tell_mapping(mapping, server, who);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+}
+
+static void
+tell_mapping(Oid mapping, Oid server, Oid user)
+{
+	Listener   *listener = find_listener(mapping);
+	Terms		terms = terms_within(context_deadline());
+	Oid			settings;
+
 	if (listener ? listener->known && still_holds(&listener->told, &terms) : is_own(&terms))
 		return;
 	settings = find_settings(server);
-	if (OidIsValid(settings) && tell(settings, who, &terms))
-		note_told(mapping, server, who, &terms);
+	if (OidIsValid(settings) && tell(settings, user, &terms))
+		note_told(mapping, server, user, &terms);
 }
 
 /* What is to be told now, in the current memory context. */
@@ -490,15 +534,17 @@ give_back(void)
 
 		/* a connection whose server or mapping is dropped is closed */
 		if ((listener->known && is_own(&listener->told)) || server == NULL ||
-			find_mapping(listener->user, listener->server) != listener->mapping)
+			!SearchSysCacheExists1(USERMAPPINGOID, ObjectIdGetDatum(listener->mapping)))
 			continue;
 		settings = find_settings(listener->server);
-		if (!OidIsValid(settings) || !tell(settings, listener->user, &own))
+		if (!OidIsValid(settings) ||
+			find_mapping(listener->user, listener->server) != listener->mapping ||
+			!tell(settings, listener->user, &own))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("server \"%s\" has a deadline of this transaction that cannot be given back",
 							server->servername),
-					 errdetail("Its table of settings, or the privilege to use it, was taken away in this transaction."),
+					 errdetail("Its table of settings, or the privilege to use it, or the user mapping is another since."),
 					 errhint("Do that in a transaction of its own.")));
 		note_told(listener->mapping, listener->server, listener->user, &own);
 	}
@@ -558,8 +604,9 @@ find_mapping(Oid user, Oid server)
 }
 
 /*
- * The registered table of a server's settings; InvalidOid: none.  Whoever finds
- * it is checked anew each time: it is somebody's table, and may have changed.
+ * The registered table of a server's settings, or, for InvalidOid, of any;
+ * InvalidOid: there is none.  It is checked anew each time: it is somebody's
+ * table, and may have changed.
  */
 static Oid
 find_settings(Oid server)
@@ -581,7 +628,8 @@ find_settings(Oid server)
 		bool		isnull;
 		Oid			settings = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(relation), &isnull));
 
-		if (!isnull && server_of(settings) == server && remote_settings_server(settings) == server)
+		if (!isnull && (!OidIsValid(server) || (server_of(settings) == server &&
+												remote_settings_server(settings) == server)))
 			found = settings;
 	}
 	systable_endscan(scan);

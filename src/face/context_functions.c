@@ -56,10 +56,12 @@ epro_etl_with_timeout(PG_FUNCTION_ARGS)
 				 errmsg("timeout and query must not be null")));
 	until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 													TimestampTzGetDatum(now), PG_GETARG_DATUM(0)));
+	/* what is left of another deadline may be nothing */
 	if (until <= now)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must be longer than zero")));
+				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
+				 errmsg("deadline exceeded: there is no time for the query"),
+				 errdetail("The timeout is zero or less; the query was not begun.")));
 
 	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
 	rsinfo->returnMode = SFRM_Materialize;
@@ -155,7 +157,8 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
 				 errmsg("deadline exceeded: the query did not end within %s",
 						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout)))),
-				 errdetail("What it had done is rolled back.")));
+				 errdetail("What it had done is rolled back."),
+				 error->context ? errcontext("%s", error->context) : 0));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);

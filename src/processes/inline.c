@@ -55,9 +55,9 @@ run_inline(const RunRequest *request, RunResult *result)
 		error = CopyErrorData();
 		ended = budget_has_ended(&budget, error);
 		budget_return(&budget);
-		if (!ended)
-			PG_RE_THROW();
 		FlushErrorState();
+		if (!ended)
+			ReThrowError(error);
 		ereport(ERROR,
 				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
 				 errmsg("deadline exceeded: the run of pipeline \"%s\" did not end within its timeout",

@@ -98,7 +98,8 @@ typedef void EproJsonAction;
 	(exec_rt_fetch((scan)->scan.scanrelid > 0 ? (scan)->scan.scanrelid : \
 				   bms_next_member((scan)->fs_relids, -1), estate)->checkAsUser)
 #define epro_result_user(result, estate) \
-	(exec_rt_fetch((result)->ri_RangeTableIndex, estate)->checkAsUser)
+	(exec_rt_fetch(((result)->ri_RootResultRelInfo ? (result)->ri_RootResultRelInfo : \
+					(result))->ri_RangeTableIndex, estate)->checkAsUser)
 #endif
 
 /* A plan that is run stopped to say whether it is run only once in 18. */

@@ -10,7 +10,7 @@
 -- the settings are known where the library is
 LOAD 'epro_etl';
 BEGIN;
-SELECT plan(24);
+SELECT plan(28);
 
 CREATE TEMP VIEW member AS
     SELECT classid, objid, pg_describe_object(classid, objid, 0) AS told FROM pg_depend
@@ -60,6 +60,8 @@ SELECT bag_eq($$
     ('context_deadline() -> timestamp with time zone'),
     ('context_set(key text, value text) -> void'),
     ('context_get(key text) -> text'),
+    ('set_hop(hop text, relation regclass, columns jsonb, timeout interval) -> void'),
+    ('study_participants(study text, timeout interval) -> SETOF record'),
     ('add_context_server(server text, settings text) -> regclass'),
     ('remove_context_server(server text) -> void'),
     ('make_context_server(server text, settings text, schema name) -> regclass'),
@@ -81,11 +83,14 @@ SELECT is((SELECT proargnames[8:] FROM pg_proc WHERE oid = 'epro_etl.run'::regpr
 SELECT is((SELECT proargnames[3:] FROM pg_proc WHERE oid = 'epro_etl.wait_run'::regproc),
     '{run_id,status,claimed,loaded,warned,rejected,duplicate,deferred,remaining,workers,elapsed}', 'wait_run() returns the row of run()');
 
+SELECT is(pg_temp.required('set_hop'), 'hop, relation', 'what set_hop() must be given');
+SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participants() must be given');
+
 -- relations
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-              ('context_server') $$, 'the tables and views of the design');
+               ('context_server'), ('study'), ('participant'), ('site_access'), ('hop') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
@@ -115,6 +120,11 @@ SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l 
     'every function in SQL and PL/pgSQL pins its search path, but create_sink() and add_context_server(), which read the caller''s');
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace AND p.prosecdef $$,
     'no function acts with its owner''s privileges');
+SELECT is_empty($$ SELECT p.oid::regtype FROM pg_type p, aclexplode(coalesce(p.typacl, acldefault('T', p.typowner))) x
+    WHERE p.typnamespace = 'epro_etl'::regnamespace AND p.typtype = 'd' AND x.grantee = 0 $$, 'no domain is open to PUBLIC');
+SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relrowsecurity
+    AND EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = c.oid AND y.polcmd = 'r' AND y.polname = 'reading') $$,
+    $$ VALUES ('study'), ('participant'), ('site_access') $$, 'row security by role');
 -- pg_dump keeps what is no part of the script
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'S')
     EXCEPT SELECT unnest(extconfig)::regclass FROM pg_extension WHERE extname = 'epro_etl'

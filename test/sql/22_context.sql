@@ -101,11 +101,15 @@ SET epro_etl.context = 'no object';
 SET epro_etl.context = '{"a": ';
 -- two cancels before anybody looks: the statement's stands, whichever was first
 SELECT length(set_config('t22.big', repeat('x', 100000000), false));
-CREATE FUNCTION deaf() RETURNS integer LANGUAGE sql AS $$ SELECT length(md5(b) || md5(b) || md5(b) || md5(b)) FROM (SELECT current_setting('t22.big') OFFSET 0) AS s (b) $$;
+CREATE FUNCTION deaf() RETURNS integer LANGUAGE sql AS $$
+    SELECT length(md5(current_setting('t22.big')) || md5(current_setting('t22.big')) || md5(current_setting('t22.big')) || md5(current_setting('t22.big')))
+$$;
 SET statement_timeout = '50 ms';
 SELECT outcome($$SELECT * FROM epro_etl.with_timeout('100 ms', 'SELECT t22.deaf()') AS t (n int)$$);
 SET statement_timeout = '100 ms';
 SELECT outcome($$SELECT * FROM epro_etl.with_timeout('50 ms', 'SELECT t22.deaf()') AS t (n int)$$);
+SET statement_timeout = '70 ms';
+SELECT outcome($$SELECT * FROM epro_etl.with_timeout('120 ms', 'SELECT * FROM epro_etl.with_timeout(''100 ms'', ''SELECT t22.deaf()'') AS t (n int)') AS t (n int)$$);
 RESET statement_timeout;
 SELECT outcome($$SELECT * FROM epro_etl.with_timeout('50 ms', 'SELECT t22.deaf()') AS t (n int)$$);
 RESET t22.big;
