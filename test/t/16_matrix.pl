@@ -628,6 +628,7 @@ CREATE EXTENSION postgres_fdw;
 CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres', batch_size '100', options '-c client_connection_check_interval=50ms');
 CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'etl');
 CREATE FOREIGN TABLE mood_far (source_id bigint, subject_key text, mood01 int, mood02 int, note text, run_id bigint) SERVER far;
+SELECT epro_etl.add_context_server('far');
 SELECT epro_etl.create_pipeline('far', 'staging', '{"id": "response_id"}');
 SELECT epro_etl.add_sink('far', 'MOOD', 'mood_sink');
 SELECT epro_etl.add_sink('far', 'MOOD', 'mood_far', on_duplicate => 'ignore');
