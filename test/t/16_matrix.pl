@@ -133,7 +133,7 @@ my %ways = (
 		again => sub { $look->query('SELECT pg_terminate_backend(' . $_[0]->backend . ')') },
 		ends => 1, mute => 1, status => 'canceled'
 	},
-	'kill -9' => { strike => sub { kill 'KILL', $_[0]->backend }, ends => 1, mute => 1, restarts => 1, status => 'crashed' },);
+	'kill -9' => { strike => sub { kill 'KILL', $_[0]->backend }, ends => 1, mute => 1, restarts => 1, status => 'crashed' });
 
 # Where it is held: what the table "point" says, here or there; how to see those
 # who wait; what else holds them. In clean-up they wait twice.
@@ -148,7 +148,7 @@ my %points = (
 	'in clean-up' => { at => 'clean', waits => waiters(77), then => waiters(78) });
 $points{'in its own commit'} = { %{ $points{'in commit'} }, own => 1 };
 # Who asks there, or stores there, is held there, as far as that can be.
-my %there = ('mid-chunk' => { there => 1 }, 'in clean-up' => { there => 1 });
+my %held_there = ('mid-chunk' => { there => 1 }, 'in clean-up' => { there => 1 });
 
 my $stages = '{"deidentify": 1, "store": 1}';
 
@@ -314,7 +314,7 @@ sub one_cell
 {
 	my ($cell) = @_;
 	my ($way, $topology) = ($ways{ $cell->{way} }, $topologies{ $cell->{topology} });
-	my %point = (%{ $points{ $cell->{point} } }, $topology->{far} ? %{ $there{ $cell->{point} } || {} } : ());
+	my %point = (%{ $points{ $cell->{point} } }, $topology->{far} ? %{ $held_there{ $cell->{point} } || {} } : ());
 	my $time = TIME;
 	my $right;
 	my $got;
@@ -328,7 +328,7 @@ sub one_cell
 		return;
 	}
 	$right = right($cell->{right}, $way, $topology, \%point);
-	until (($got = try_cell($way, $topology, {%point}, $right, $time, $cell->{right} =~ /soon/))->{held} || $way->{strike} || $time > 10000)
+	until (($got = try_cell($way, $topology, {%point}, $right, $time, $cell->{right} =~ /soon/))->{held} || $way->{strike} || $time > 2000)
 	{
 		note("$cell->{name}: $time ms were over too early");
 		$count{again}++;
@@ -430,10 +430,7 @@ sub end_at_point
 		my $first = $way->{restarts} || $way->{ends} && $topology->{itself} ? $cancel : $strike;
 		$first->($caller) if $first;
 		return 0 if !reached($first && $first != $cancel ? undef : $caller, $at, $point->{then}, $held);
-		if ($way->{both})
-		{
-			until_over($caller, 'query_start', 2 * $time + 50);
-		}
+		until_over($caller, 'query_start', 2 * $time + 50) if $way->{both};
 		$strike = $way->{both} ? undef : !$strike ? $cancel : $first == $strike && $way->{again} ? $way->{again} : $strike;
 	}
 	$strike->($caller) if $strike;
@@ -486,7 +483,7 @@ sub begin_to_stop
 		$point->{waits} = delete $point->{then};
 		return q{SELECT epro_etl.stop_stream('mood', drain => false%s)::text};
 	}
-	$point->{waits} = q{SELECT count(*) FROM epro_etl.stream_status() WHERE state = 'draining'};
+	$point->{waits} = "SELECT count(*) FROM epro_etl.stream_status() WHERE state = 'draining' AND ($point->{waits}) > 0";
 	return;
 }
 
