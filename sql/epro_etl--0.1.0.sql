@@ -103,8 +103,10 @@ CREATE TABLE epro_etl.stream (
     queue_size      integer,
     login           regrole NOT NULL,
     role            regrole NOT NULL,
-    started_at      timestamptz NOT NULL DEFAULT now()
+    started_at      timestamptz NOT NULL DEFAULT now(),
+    context         jsonb
 );
+COMMENT ON COLUMN epro_etl.stream.context IS 'Values of the request that started it, for the ledger of its generations';
 COMMENT ON TABLE epro_etl.stream IS 'Streams that are to be up; written by start_stream() and stop_stream() alone, since it says as whom a stream acts';
 
 CREATE TABLE epro_etl.context_server (

@@ -18,7 +18,6 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
-#include "effects/context.h"
 #include "effects/effects.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -53,7 +52,6 @@ account_open_run(const RunStart *start, Jsonb *versions)
 	OwnerScope	scope;
 	bool		isnull;
 	int64		run_id;
-	Jsonb	   *values_of_request = context_values();
 
 	owner_begin(&scope);
 	values[0] = CStringGetTextDatum(start->pipeline);
@@ -67,8 +65,8 @@ account_open_run(const RunStart *start, Jsonb *versions)
 	values[8] = TimestampTzGetDatum(start->started_at);
 	values[9] = JsonbPGetDatum(versions);
 	values[10] = BoolGetDatum(start->stream);
-	values[11] = JsonbPGetDatum(values_of_request);
-	nulls[11] = values_of_request ? ' ' : 'n';
+	values[11] = JsonbPGetDatum(start->context);
+	nulls[11] = start->context ? ' ' : 'n';
 	execute("INSERT INTO epro_etl.run_ledger (pipeline, source, reason, dry_run, workers, batch_size,"
 			" session_user_name, current_user_name, started_at, versions, stream, context)"
 			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10, $11, $12)"

@@ -288,6 +288,7 @@ typedef struct RunStart
 	Oid			session_user;
 	Oid			current_user;
 	TimestampTz started_at;
+	Jsonb	   *context;		/* request values; NULL: none */
 } RunStart;
 
 extern int64 account_open_run(const RunStart *start, Jsonb *versions);

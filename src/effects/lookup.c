@@ -375,7 +375,7 @@ lookup_failed(LookupSet *set, ErrorData *error)
 
 	if (!set->asking)
 		return error_is_datas(error->sqlerrcode) ? LOOKUP_RAISED : LOOKUP_PASSED_ON;
-	if (budget_has_ended(&set->budget, error))
+	if (budget_has_ended(&set->budget, error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return LOOKUP_UNANSWERED;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -386,13 +386,12 @@ lookup_failed(LookupSet *set, ErrorData *error)
 		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* cancel or shutdown, */
 		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* system: of the other server */
 			return is_remotes ? LOOKUP_UNANSWERED : LOOKUP_PASSED_ON;
-		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):	/* a lock not had in time */
-			return LOOKUP_UNANSWERED;
 		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* the rule itself is wrong: */
 		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):	/* no such login, */
 		case MAKE_SQLSTATE('3', 'D', '0', '0', '0'):	/* database, */
 		case MAKE_SQLSTATE('3', 'F', '0', '0', '0'):	/* schema, */
-		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* relation or right */
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* relation or right, */
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):	/* or it is not ready */
 			return LOOKUP_WRONG;
 	}
 	return error_is_datas(error->sqlerrcode) ? LOOKUP_RAISED : LOOKUP_PASSED_ON;

@@ -84,14 +84,11 @@ typedef struct Listener
 static List *listeners = NIL;
 static bool telling = false;
 static ExecutorRun_hook_type run_before_us = NULL;
-static BeginForeignInsert_function insert_before_us = NULL; /* postgres_fdw's */
 
 static void tell_and_run(EPRO_RUN_PARAMETERS);
 static bool has_something_to_tell(void);
 static bool tell_servers_below(PlanState *state, void *estate);
 static void tell_sinks(ModifyTableState *state, EState *estate);
-static void watch_partition(Oid relid);
-static void tell_and_insert(ModifyTableState *state, ResultRelInfo *partition);
 static void tell_server(Oid server, Oid user);
 static void tell_mapping(Oid mapping, Oid server, Oid user);
 static Terms terms_within(TimestampTz deadline);
@@ -233,67 +230,17 @@ tell_servers_below(PlanState *state, void *estate)
 
 /*
  * What is changed where it stands is scanned as well; what is inserted is not.
- * A row that goes to a partition may go there or not: its server is told when
- * the first one does.
+ * Rows that are routed may go to a partition's server or not; one that gets none
+ * must not be needed, so these are not told.
  */
 static void
 tell_sinks(ModifyTableState *state, EState *estate)
 {
 	ResultRelInfo *sink = state->rootResultRelInfo;
-	Oid			relid = RelationGetRelid(sink->ri_RelationDesc);
-	ListCell   *cell;
+	Oid			server = server_of(RelationGetRelid(sink->ri_RelationDesc));
 
-	if (state->operation == CMD_DELETE)
-		return;
-	if (OidIsValid(server_of(relid)))
-		tell_server(server_of(relid), epro_result_user(sink, estate));
-	else if (sink->ri_RelationDesc->rd_rel->relkind == RELKIND_PARTITIONED_TABLE &&
-			 OidIsValid(find_settings(InvalidOid)))
-	{
-		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
-		{
-			if (OidIsValid(server_of(lfirst_oid(cell))))
-				watch_partition(lfirst_oid(cell));
-		}
-	}
-}
-
-/*
- * Has the wrapper's routine preceded by ours, in this process's idea of the
- * partition.  When that is built anew, it is as it was.
- */
-static void
-watch_partition(Oid relid)
-{
-	Relation	partition;
-	FdwRoutine *routine;
-
-	/* who has locked it out has its reasons, and may not be in our way */
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
-		return;
-	partition = try_table_open(relid, NoLock);
-	if (partition == NULL)
-	{
-		UnlockRelationOid(relid, AccessShareLock);
-		return;
-	}
-	(void) GetFdwRoutineForRelation(partition, false);
-	routine = partition->rd_fdwroutine;
-	if (insert_before_us == NULL && OidIsValid(find_settings(server_of(relid))))
-		insert_before_us = routine->BeginForeignInsert;
-	if (insert_before_us != NULL && routine->BeginForeignInsert == insert_before_us)
-		routine->BeginForeignInsert = tell_and_insert;
-	table_close(partition, AccessShareLock);
-}
-
-static void
-tell_and_insert(ModifyTableState *state, ResultRelInfo *partition)
-{
-	Oid			server = server_of(RelationGetRelid(partition->ri_RelationDesc));
-
-	if (has_something_to_tell() && OidIsValid(server))
-		tell_server(server, epro_result_user(partition, state->ps.state));
-	insert_before_us(state, partition);
+	if (state->operation != CMD_DELETE && OidIsValid(server))
+		tell_server(server, epro_result_user(sink, estate));
 }
 
 /*
@@ -604,7 +551,7 @@ find_mapping(Oid user, Oid server)
 }
 
 /*
- * The registered table of a server's settings, or, for InvalidOid, of any;
+ * The registered table of a server's settings;
  * InvalidOid: there is none.  It is checked anew each time: it is somebody's
  * table, and may have changed.
  */
@@ -628,8 +575,7 @@ find_settings(Oid server)
 		bool		isnull;
 		Oid			settings = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(relation), &isnull));
 
-		if (!isnull && (!OidIsValid(server) || (server_of(settings) == server &&
-												remote_settings_server(settings) == server)))
+		if (!isnull && server_of(settings) == server && remote_settings_server(settings) == server)
 			found = settings;
 	}
 	systable_endscan(scan);

@@ -179,8 +179,9 @@ begin_chain(Chain *chain, FunctionCallInfo fcinfo)
 		chain->timeout = chain->until - now;
 		if (chain->timeout <= 0)
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("timeout must be longer than zero")));
+					(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
+					 errmsg("deadline exceeded: there is no time for the call"),
+					 errdetail("The timeout is zero or less; nothing was asked.")));
 	}
 
 	InitMaterializedSRF(fcinfo, 0);

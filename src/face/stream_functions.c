@@ -256,9 +256,10 @@ write_stream(int64 pipeline_id, Jsonb *stages, int queue_size)
 	Oid			role;
 
 	owner_begin(&scope);
-	if (SPI_execute_with_args("INSERT INTO epro_etl.stream (pipeline_id, stages, queue_size, login, role)"
-							  " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (pipeline_id) DO UPDATE"
-							  " SET stages = excluded.stages, queue_size = excluded.queue_size"
+	if (SPI_execute_with_args("INSERT INTO epro_etl.stream (pipeline_id, stages, queue_size, login, role, context)"
+							  " VALUES ($1, $2, $3, $4, $5, nullif(current_setting('epro_etl.context'), '')::jsonb)"
+							  " ON CONFLICT (pipeline_id) DO UPDATE SET stages = excluded.stages,"
+							  " queue_size = excluded.queue_size, context = excluded.context"
 							  " RETURNING role::oid",
 							  lengthof(types), types, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write the stream down");

@@ -182,7 +182,7 @@ pipeline_stream(int64 pipeline_id, StreamPlan *plan)
 
 	memset(plan, 0, sizeof(*plan));
 	owner_begin(&scope);
-	found = query("SELECT p.name, p.source, s.login::oid, s.role::oid, s.queue_size, s.stages"
+	found = query("SELECT p.name, p.source, s.login::oid, s.role::oid, s.queue_size, s.stages, s.context"
 				  " FROM epro_etl.stream s JOIN epro_etl.pipeline p USING (pipeline_id)"
 				  " WHERE s.pipeline_id = $1", 1, types, values) == 1;
 	if (found)
@@ -191,6 +191,7 @@ pipeline_stream(int64 pipeline_id, StreamPlan *plan)
 		TupleDesc	shape = SPI_tuptable->tupdesc;
 		Jsonb	   *stages = column_jsonb(0, 6, memory);
 
+		plan->context = column_jsonb(0, 7, memory);
 		plan->pipeline_id = pipeline_id;
 		plan->pipeline = column_text(0, 1, memory);
 		plan->source = DatumGetObjectId(SPI_getbinval(row, shape, 2, &isnull));

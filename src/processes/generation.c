@@ -189,6 +189,7 @@ open_ledger(void)
 	start.session_user = current.plan->login;
 	start.current_user = current.plan->role;
 	start.started_at = GetCurrentTimestamp();
+	start.context = current.plan->context;
 	run_id = account_open_run(&start, current.plan->versions);
 	account_liveness_hold(run_id);
 	session_commit();

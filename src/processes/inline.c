@@ -44,6 +44,7 @@ run_inline(const RunRequest *request, RunResult *result)
 	PG_TRY();
 	{
 		do_run(request, result);
+		remote_return(&budget);
 		budget_refuse_late(&budget);
 	}
 	PG_CATCH();
@@ -133,6 +134,7 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 	start.session_user = GetSessionUserId();
 	start.current_user = GetUserId();
 	start.started_at = result->started_at = GetCurrentTimestamp();
+	start.context = context_values();
 
 	versions = pipeline_versions(start.pipeline_id);
 	run->pipeline = pipeline_load(start.pipeline_id, versions);

@@ -32,6 +32,7 @@ static int	worker_number = 0;
 static bool connected = false;
 static bool has_left = false;
 static int64 chunk_number = 0;
+static char *requested_by = NULL;	/* for the log; NULL: nobody has said */
 
 static void connect_as_caller(void);
 static void work(void);
@@ -110,6 +111,7 @@ work(void)
 	char	   *request;
 
 	MemoryContextSwitchTo(memory);
+	requested_by = describe_request();
 	run.worker = worker_number;
 	run.batch_size = shared->batch_size;
 	run.dry_run = shared->dry_run;
@@ -165,6 +167,7 @@ open_run(Pipeline **pipeline)
 		start.session_user = shared->session_user;
 		start.current_user = shared->current_user;
 		start.started_at = shared->started_at;
+		start.context = context_values();
 		versions = pipeline_versions(shared->pipeline_id);
 		run_id = account_open_run(&start, versions);
 		account_open_worker(run_id, worker_number);
@@ -241,7 +244,6 @@ static void
 report_error(void)
 {
 	ErrorData  *error;
-	char	   *request;
 	Outcome		outcome = OUTCOME_FAILED;
 
 	HOLD_INTERRUPTS();
@@ -257,13 +259,12 @@ report_error(void)
 	else
 		shared_fail(shared, outcome, error->sqlerrcode, error->message, error->hint,
 					worker_number, chunk_number);
-	request = describe_request();
 	if (outcome == OUTCOME_FAILED)
 		ereport(LOG,
 				(errmsg("epro_etl worker %d of run " INT64_FORMAT " failed with SQLSTATE %s",
 						worker_number, (int64) pg_atomic_read_u64(&shared->run_id),
 						unpack_sql_state(error->sqlerrcode)),
-				 request ? errcontext("%s", request) : 0));
+				 requested_by ? errcontext("%s", requested_by) : 0));
 	ConditionVariableBroadcast(&shared->opened);
 	RESUME_INTERRUPTS();
 }

@@ -17,7 +17,8 @@
 #undef TEXTDOMAIN
 #define TEXTDOMAIN "epro_etl"
 
-/* the run's own timeout expired (the caller's statement_timeout is 57014) */
+/* a budget is over: of a run, with_timeout() or study_participants() (the caller's
+ * statement_timeout is 57014) */
 #define ERRCODE_EPRO_DEADLINE_EXCEEDED	MAKE_SQLSTATE('E','P','0','0','1')
 /* a worker of the run ended without saying why (killed, or never started) */
 #define ERRCODE_EPRO_WORKER_LOST		MAKE_SQLSTATE('E','P','0','0','2')
@@ -27,7 +28,7 @@
 #define ERRCODE_EPRO_CHECK_REFUSED		MAKE_SQLSTATE('E','P','0','0','4')
 /* the pseudonym key is missing, empty or not protected */
 #define ERRCODE_EPRO_KEY_REFUSED		MAKE_SQLSTATE('E','P','0','0','5')
-/* a source or sink does not fit the pipeline any more */
+/* a source, sink or hop is not, or gives not, what it should */
 #define ERRCODE_EPRO_RELATION_UNFIT		MAKE_SQLSTATE('E','P','0','0','6')
 /* a scheduled run stopped itself: too many responses were rejected */
 #define ERRCODE_EPRO_STOPPED			MAKE_SQLSTATE('E','P','0','0','7')

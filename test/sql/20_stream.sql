@@ -70,9 +70,13 @@ SELECT wait_for('NOT EXISTS (SELECT FROM epro_etl.stream_status())');
 SELECT tgname FROM pg_trigger WHERE tgrelid = 'staging'::regclass AND NOT tgisinternal;
 
 -- one group, then two: the flow is the same
+BEGIN;
+SELECT epro_etl.context_set('request_id', 'r-17');
 SELECT epro_etl.start_stream('edc', stages => '{"store": 1}', queue_size => 16);
+COMMIT;
 SELECT wait_for($$(SELECT state = 'running' FROM epro_etl.stat_stream)$$);
 SELECT pipeline, state, workers, workers_wanted, stages, queue_size FROM epro_etl.stat_stream;
+SELECT context FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
 INSERT INTO staging (study, form, subject, payload)
     SELECT 'S', 'PAIN', 'P' || g % 3, jsonb_build_object('score', g) FROM generate_series(1, 12) g;
 SELECT wait_for('(SELECT stored = 12 FROM epro_etl.stat_stream)');

@@ -123,6 +123,23 @@ INSERT INTO staging (study, form, subject, visit, authored, payload) VALUES
     ('ST01', 'PAIN', 'P-001', 'DAY 2', '2026-03-02 07:30+00', '{"pain": 2, "site": "NORTH"}'),
     ('ST01', 'PAIN', 'P-002', 'DAY 2', '2026-03-02 07:40+00', '{"pain": 4, "site": "WEST"}');
 SELECT status, claimed, loaded, deferred FROM epro_etl.run('diary', workers => 1);
+-- a call chain, which names who was late
+INSERT INTO epro_etl.study (study) VALUES ('ST01');
+INSERT INTO epro_etl.participant (study, subject_key, site)
+    SELECT 'ST01', encode(sha256(convert_to(p, 'UTF8')), 'hex'), s FROM (VALUES ('a', 'NORTH'), ('b', 'SOUTH')) AS v (p, s);
+INSERT INTO epro_etl.site_access (study, site, role) VALUES ('ST01', 'NORTH', current_user);
+SELECT left(subject_key, 8) AS subject_key, site FROM epro_etl.study_participants('ST01', timeout => '10 s');
+CREATE VIEW permit AS SELECT a.study, a.site, a.role FROM epro_etl.site_access a, pg_sleep(60);
+SELECT epro_etl.set_hop('permission', 'permit');
+CREATE FUNCTION answer_with_participants(study text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN count(*) || ' participants' FROM epro_etl.study_participants(study, timeout => '50 ms');
+EXCEPTION WHEN SQLSTATE 'EP001' THEN
+    RETURN substring(sqlerrm FROM 'hop "\w+"') || ' was late';
+END $$;
+SELECT answer_with_participants('ST01');
+SELECT epro_etl.set_hop('permission', NULL);
+DROP VIEW permit;
 DROP EXTENSION epro_etl;
 SET client_min_messages = warning;
 DROP SCHEMA request CASCADE;
