@@ -338,8 +338,9 @@ look_up(LookupSet *set, Response *response, int from)
 
 	if (set->n == 0)
 		return LOOKUP_DONE;
+	set->current = from;
 	checkset_read(set->items, response);
-	for (set->current = from; set->current < set->n; set->current++)
+	for (; set->current < set->n; set->current++)
 	{
 		Lookup	   *lookup = set->lookups[set->current];
 		const LookupDeclaration *declared = &lookup->declared;
@@ -714,8 +715,8 @@ circuit_failed(const Lookup *lookup, const ErrorData *error)
 	pause = pause_after(circuit->failures - MOST_FAILURES + 1);
 	circuit->open_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	ereport(LOG,
-			(errmsg("epro_etl lookup \"%s\" was not answered %d times in a row (SQLSTATE %s), and is asked again in %ld ms",
-					lookup->declared.name, circuit->failures, unpack_sql_state(error->sqlerrcode), pause)));
+			(errmsg("epro_etl lookup \"%s\" of form \"%s\" was not answered %d times in a row (SQLSTATE %s), and is asked again in %ld ms",
+					lookup->declared.name, lookup->record->form->name, circuit->failures, unpack_sql_state(error->sqlerrcode), pause)));
 }
 
 /* For how long, in milliseconds, after so many failures. */
