@@ -212,6 +212,11 @@ do_chunks(Run *run)
 		Counts		counts;
 		int			seen;
 
+		/* something may have swallowed the cancel, which comes but once */
+		if (shared->deadline != 0 && GetCurrentTimestamp() >= shared->deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling statement due to its deadline")));
 		chunk_number++;
 		seen = session_chunk(run, &counts);
 		if (seen == 0)
