@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap pilot tap)
+all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap pilot fhir tap)
 passed=0
 failed=0
 skipped=0
@@ -349,6 +349,21 @@ suite_pilot()
 	logged pilot as_server_user bash "$TREE/test/pilot/run.sh"
 	stop pilot
 	count_closing pilot
+}
+
+# Questionnaires and responses that other validators have judged: not part of
+# the repository either.
+suite_fhir()
+{
+	if [ ! -d "$WORK/shared/data/fhir-questionnaire" ]; then
+		skip fhir "there is no ../shared/data/fhir-questionnaire beside the checkout"
+		return
+	fi
+	needs_build fhir || return 0
+	start fhir 'fsync = off' || return 0
+	logged fhir as_server_user bash "$TREE/test/conformance/fhir.sh"
+	stop fhir
+	count_closing fhir
 }
 
 # The environment is the one that PGXS's prove_installcheck makes, for every

@@ -16,6 +16,7 @@
 
 PG_FUNCTION_INFO_V1(epro_etl_compile_form);
 PG_FUNCTION_INFO_V1(epro_etl_form_items);
+PG_FUNCTION_INFO_V1(epro_etl_form_not_imported);
 PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
 
 static CompiledForm *compile_current(text *form);
@@ -59,6 +60,28 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
 		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
 		values[4] = CStringGetTextDatum(method[node->deid]);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* form_not_imported(form): a row for each thing that no rule was made of. */
+Datum
+epro_etl_form_not_imported(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompiledForm *form;
+
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0));
+	for (int i = 0; i < form->nnotes; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3] = {false};
+
+		values[0] = CStringGetTextDatum(form->notes[i].location);
+		values[1] = CStringGetTextDatum(form->notes[i].construct);
+		values[2] = CStringGetTextDatum(form->notes[i].reason);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -21,6 +21,7 @@
 #include "utils/date.h"
 #include "utils/memutils.h"
 #include "words/errors.h"
+#include "stages/fhir.h"
 #include "stages/form.h"
 
 #define SCHEMA_DIALECT "https://json-schema.org/draft/2020-12/schema"
@@ -128,6 +129,12 @@ form_compile(const char *name, const char *version, Jsonb *definition)
 	root->name = "";
 	root->pointer = "";
 	root->slot = -1;
+	if (questionnaire_is(&definition->root))
+	{
+		questionnaire_compile(form, &definition->root);
+		form_collect_slots(form);
+		return form;
+	}
 	compile_schema(root, &definition->root, "", 0);
 	if (root->nchildren == 0)
 		refuse("/properties", "a form must declare at least one item",

@@ -96,6 +96,14 @@ typedef struct FormNode
 	int			nchildren;
 } FormNode;
 
+/* Something of a definition that no rule was made of. */
+typedef struct FormNote
+{
+	const char *location;		/* JSON Pointer of the item; "": the form */
+	const char *construct;		/* as its standard calls it */
+	const char *reason;
+} FormNote;
+
 typedef struct CompiledForm
 {
 	const char *name;
@@ -107,6 +115,9 @@ typedef struct CompiledForm
 	int			nnormalised;
 	int		   *deidentified;	/* slots with a method other than keep */
 	int			ndeidentified;
+	struct Questionnaire *questionnaire;	/* of FHIR; NULL: any other form */
+	FormNote   *notes;			/* what was not imported */
+	int			nnotes;
 } CompiledForm;
 
 extern const char *const keyword_name[KEYWORD_COUNT];
