@@ -275,6 +275,8 @@ read_item(FhirTree *tree, FhirScope *scope, const JsonbContainer *source, int *l
 			answers = value.val.binary.data;
 		else if (span_is(key, "item") && is_array(&value))
 			items = value.val.binary.data;
+		else if (span_is(key, "answer") || span_is(key, "item"))
+			report(tree, here, "element", "the answers or items of an item must be an array");
 		else if (span_is(key, "modifierExtension"))
 			report(tree, here, "modifierExtension", "an extension that may change the meaning of an item is not known");
 		else if (!is_known(key, item_elements, lengthof(item_elements)))
@@ -398,6 +400,8 @@ read_answer(FhirTree *tree, FhirInstance *instance, FhirAnswer *answer, const Js
 		}
 		else if (span_is(key, "item") && is_array(&value))
 			items = value.val.binary.data;
+		else if (span_is(key, "item"))
+			report(tree, item->pointer, "element", "the items of an answer must be an array");
 		else if (span_is(key, "modifierExtension"))
 			report(tree, item->pointer, "modifierExtension",
 				   "an extension that may change the meaning of an answer is not known");

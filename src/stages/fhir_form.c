@@ -1190,7 +1190,6 @@ make_node(Definition *definition, int at, ItemType column)
 	FhirItem   *item = &made->items[at];
 	FormNode   *node = palloc0(sizeof(FormNode));
 	bool		conditional = false;
-	bool		demanded = item->required;
 
 	if (item->kinds == FHIR_BIT(FHIR_QUANTITY) && item->units != NULL &&
 		item->units->n == 1 && !item->units->partial)
@@ -1214,19 +1213,15 @@ make_node(Definition *definition, int at, ItemType column)
 
 	item->type_says = kinds_text(item->kinds);
 
-	/* whether it has to be answered whatever else is */
 	for (int i = at; i >= 0; i = made->items[i].parent)
-	{
 		conditional |= made->items[i].nconditions > 0 || made->items[i].expression;
-		demanded &= made->items[i].required || i == at;
-	}
 	node->key = item->link_id;
 	node->keylen = item->len;
 	node->name = usable_name(item->link_id);
 	node->pointer = item->pointer;
 	node->type = item->many ? ITEM_JSON : column;
 	node->fits_int4 = true;
-	if (demanded && !conditional)
+	if (item->required && !conditional)
 		node->has |= 1 << KEYWORD_REQUIRED;
 	item->node = node;
 	node->slot = definition->form->nnodes;

@@ -73,7 +73,8 @@ static void
 judge_item(FhirTree *tree, FhirScope *scope, int at, FhirTruth above)
 {
 	const FhirItem *item = &tree->questionnaire->items[at];
-	FhirTruth	enabled = is_enabled(tree, scope, at);
+	FhirTruth	own = is_enabled(tree, scope, at);
+	FhirTruth	enabled = own;
 	bool		answered = false;
 	int64		count = 0;
 
@@ -90,6 +91,8 @@ judge_item(FhirTree *tree, FhirScope *scope, int at, FhirTruth above)
 			report(tree, item, "enableWhen", "must not be answered: its condition does not hold");
 		return;
 	}
+	if (own == FHIR_UNKNOWN && answered)
+		report_unknown(tree, item, "enableWhen", "whether it may be answered depends on a condition that could not be decided");
 	judge_presence(tree, item, enabled, answered);
 	judge_count(tree, item, count);
 
