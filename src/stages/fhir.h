@@ -1,6 +1,6 @@
 /*
  * fhir.h
- *		A FHIR Questionnaire (R4) as a form: what its three files share.
+ *		A FHIR Questionnaire (R4) as a form: what its files share.
  *
  * fhir_form.c compiles, fhir_decode.c reads a response into a tree of answers,
  * fhir_judge.c judges that tree, fhir_value.c knows the data types.  The
@@ -204,7 +204,6 @@ typedef struct FhirAnswer
 {
 	FhirValue	value;			/* kind NONE: could not be read */
 	FhirScope  *scope;			/* NULL: nothing can stand below it */
-	bool		items;			/* something does */
 } FhirAnswer;
 
 typedef struct FhirInstance
@@ -217,8 +216,6 @@ typedef struct FhirInstance
 	int			nanswers;
 	FhirScope  *scope;			/* of a group */
 	bool		filled;			/* it has an answer, or items */
-	bool		judged;
-	FhirTruth	enabled;		/* once judged */
 } FhirInstance;
 
 typedef struct FhirTree

@@ -419,10 +419,7 @@ read_answer(FhirTree *tree, FhirInstance *instance, FhirAnswer *answer, const Js
 	if (answer->scope == NULL)
 		report(tree, item->pointer, "item", "an item below a question that has none");
 	else
-	{
-		answer->items = true;
 		read_items(tree, answer->scope, items);
-	}
 }
 
 /*

@@ -230,13 +230,11 @@ static void add_note(CompiledForm *form, const char *location, const char *const
 
 pg_attribute_noreturn() static void refuse(const char *where, const char *what, const char *hint);
 
-/* Is the definition one for us, a Questionnaire or a Bundle? */
+/* Is the definition a FHIR resource?  What kind of one, questionnaire_compile() looks. */
 bool
 questionnaire_is(const JsonbContainer *definition)
 {
-	Span		type = object_text(definition, "resourceType");
-
-	return type.data != NULL;
+	return object_text(definition, "resourceType").data != NULL;
 }
 
 /* Fills a form, whose name and version are there, from the definition. */
