@@ -241,6 +241,14 @@ CREATE FUNCTION epro_etl.form_items(form text, OUT name text, OUT location text,
     AS 'MODULE_PATHNAME', 'epro_etl_form_items';
 COMMENT ON FUNCTION epro_etl.form_items(text) IS 'The items of the current version of a form: name, JSON Pointer, SQL type, whether required, de-identification method';
 
+CREATE FUNCTION epro_etl.validate(form text, payload jsonb, study text DEFAULT NULL, visit text DEFAULT NULL,
+    authored timestamptz DEFAULT NULL, OUT location text, OUT rule text, OUT kind text, OUT severity text, OUT message text)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_validate';
+COMMENT ON FUNCTION epro_etl.validate(text, jsonb, text, text, timestamptz) IS
+    'The findings that a run would make of one response by the form''s current version and rules; for authors and tests. Stores nothing';
+
 CREATE FUNCTION epro_etl.run(
         pipeline text, workers integer DEFAULT NULL, max_rejects bigint DEFAULT NULL,
         max_reject_ratio double precision DEFAULT NULL, timeout interval DEFAULT NULL,

@@ -116,7 +116,7 @@ static Circuit *find_circuit(const Lookup *lookup);
 static bool circuit_is_open(const Lookup *lookup);
 static long pause_after(int failures);
 static void circuit_failed(const Lookup *lookup, const ErrorData *error);
-static bool settle_unanswered(const Lookup *lookup, Response *response, const char *message);
+static bool settle_unanswered(const LookupSet *set, Response *response, const char *message);
 
 bool
 on_timeout_from_name(const char *name, OnTimeout *on_timeout)
@@ -360,7 +360,7 @@ look_up(LookupSet *set, Response *response, int from)
 							declared->name, "the lookup could not be evaluated");
 				break;
 			case ANSWER_NOT_ASKED:
-				if (!settle_unanswered(lookup, response,
+				if (!settle_unanswered(set, response,
 									   "the reference is not asked for now, since it did not answer before"))
 					return LOOKUP_DEFERS_UNASKED;
 				break;
@@ -444,7 +444,7 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 	message = error->sqlerrcode == ERRCODE_QUERY_CANCELED ?
 		psprintf("the reference did not answer within " INT64_FORMAT " ms", declared->timeout / 1000) :
 		psprintf("the reference could not be asked (SQLSTATE %s)", unpack_sql_state(error->sqlerrcode));
-	return settle_unanswered(lookup, response,
+	return settle_unanswered(set, response,
 							 MemoryContextStrdup(response->findings->memory, message));
 }
 
@@ -478,20 +478,21 @@ lookups_forget(void)
 
 /* No answer: false when the response is to stay in the source for it. */
 static bool
-settle_unanswered(const Lookup *lookup, Response *response, const char *message)
+settle_unanswered(const LookupSet *set, Response *response, const char *message)
 {
 	static const Severity severity[] = {
 		[ON_TIMEOUT_DEFER] = SEVERITY_INFORMATION,
 		[ON_TIMEOUT_REJECT] = SEVERITY_ERROR,
 		[ON_TIMEOUT_WARN] = SEVERITY_WARNING,
 	};
-	OnTimeout	policy = lookup->declared.on_timeout;
+	const LookupDeclaration *declared = &set->lookups[set->current]->declared;
+	OnTimeout	policy = declared->on_timeout;
 	/* one that is rejected anyway need not wait for it */
 	bool		rejected = response->findings->count[SEVERITY_ERROR] > 0;
 
 	finding_add(response->findings, FINDING_UNANSWERED, severity[policy], "",
-				lookup->declared.name, message);
-	return policy != ON_TIMEOUT_DEFER || rejected;
+				declared->name, message);
+	return policy != ON_TIMEOUT_DEFER || rejected || set->is_trial;
 }
 
 /* The answer to the question that the record at hand is; may raise an error. */

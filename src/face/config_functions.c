@@ -12,13 +12,16 @@
 #include "stages/form.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(epro_etl_compile_form);
 PG_FUNCTION_INFO_V1(epro_etl_form_items);
 PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
+PG_FUNCTION_INFO_V1(epro_etl_validate);
 
-static CompiledForm *compile_current(text *form);
+static Span span_argument(FunctionCallInfo fcinfo, int argument);
+static PipelineForm *compile_current(text *form);
 
 /*
  * compile_form(form): compiles the current version with all its rules; raises
@@ -39,7 +42,7 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 	CompiledForm *form;
 
 	InitMaterializedSRF(fcinfo, 0);
-	form = compile_current(PG_GETARG_TEXT_PP(0));
+	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		FormNode   *node = form->nodes[i];
@@ -78,7 +81,71 @@ epro_etl_compile_pipeline(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static CompiledForm *
+/*
+ * validate(form, payload, study, visit, authored): a row a finding that a run
+ * would make of the response.  It has no subject: what asks for one cannot be
+ * evaluated.
+ */
+Datum
+epro_etl_validate(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Response	response = {0};
+	FindingList *findings;
+	PipelineForm *form;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("form must not be null")));
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0));
+	response.payload_kind = PG_ARGISNULL(1) ? PAYLOAD_NULL : PAYLOAD_JSONB;
+	if (!PG_ARGISNULL(1))
+	{
+		response.payload.data = (const char *) PG_GETARG_JSONB_P(1);
+		response.payload.len = (int) VARSIZE(response.payload.data);
+	}
+	response.study = span_argument(fcinfo, 2);
+	response.visit = span_argument(fcinfo, 3);
+	response.authored_isnull = PG_ARGISNULL(4);
+	if (!PG_ARGISNULL(4))
+		response.authored = PG_GETARG_TIMESTAMPTZ(4);
+
+	findings = pipeline_try(form, &response);
+	for (int i = findings->first; i < findings->n; i++)
+	{
+		const Finding *finding = &findings->items[i];
+		Datum		values[5];
+		bool		nulls[5] = {false};
+
+		nulls[0] = finding->location == NULL;
+		values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(finding->location);
+		values[1] = CStringGetTextDatum(finding->rule);
+		values[2] = CStringGetTextDatum(finding_kind_name(finding->kind));
+		values[3] = CStringGetTextDatum(severity_name(finding->severity));
+		values[4] = CStringGetTextDatum(finding->message);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static Span
+span_argument(FunctionCallInfo fcinfo, int argument)
+{
+	Span		span = {NULL, 0};
+
+	if (!PG_ARGISNULL(argument))
+	{
+		text	   *given = PG_GETARG_TEXT_PP(argument);
+
+		span.data = VARDATA_ANY(given);
+		span.len = (int) VARSIZE_ANY_EXHDR(given);
+	}
+	return span;
+}
+
+static PipelineForm *
 compile_current(text *name)
 {
 	Oid			types[] = {TEXTOID};

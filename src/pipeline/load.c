@@ -282,19 +282,20 @@ pipeline_refresh(Pipeline *pipeline, bool storing)
  * Compiles one definition together with the form's current de-identification
  * rules and edit checks, as a test whether they fit each other.
  */
-CompiledForm *
+PipelineForm *
 pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(name)};
 	MemoryContext memory = CurrentMemoryContext;
-	PipelineForm compiled = {0};
+	PipelineForm *compiled = palloc0(sizeof(PipelineForm));
 	OwnerScope	scope;
 	uint64		n;
 	Rule	   *rules;
 	int			guc_level;
 
-	compiled.form = form_compile(name, version, definition);
+	compiled->form = form_compile(name, version, definition);
+	compiled->values = palloc0(sizeof(Value) * compiled->form->nnodes);
 	owner_begin(&scope);
 	n = query("SELECT " RULE_OF_DEID " FROM epro_etl.deid_rule d WHERE d.form = $1 AND d.removed_at IS NULL"
 			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL",
@@ -304,9 +305,9 @@ pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 	MemoryContextSwitchTo(memory);
 
 	guc_level = pin_search_path();
-	add_rules(&compiled, rules, n);
+	add_rules(compiled, rules, n);
 	AtEOXact_GUC(true, guc_level);
-	return compiled.form;
+	return compiled;
 }
 
 static void

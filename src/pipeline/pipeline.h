@@ -71,8 +71,11 @@ extern Jsonb *pipeline_versions_of_run(int64 run_id);
 extern bool pipeline_stream(int64 pipeline_id, StreamPlan *plan);
 extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);
 extern Pipeline *pipeline_refresh(Pipeline *pipeline, bool storing);
-extern CompiledForm *pipeline_compile_form(const char *form, const char *version,
+extern PipelineForm *pipeline_compile_form(const char *form, const char *version,
 										   Jsonb *definition);
+
+/* ---- try.c ---- */
+extern FindingList *pipeline_try(PipelineForm *form, Response *response);
 
 /* ---- chunk.c: one chunk of one worker ---- */
 

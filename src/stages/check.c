@@ -153,7 +153,7 @@ checkset_read(CheckSet *set, const Response *response)
 		{
 			case OWN_SUBJECT:
 				record->tts_values[i] = CStringGetTextDatum(response->subject_key);
-				record->tts_isnull[i] = false;
+				record->tts_isnull[i] = response->subject_key[0] == '\0';
 				break;
 			case OWN_VISIT:
 				record->tts_values[i] = span_datum(response->visit, &record->tts_isnull[i]);

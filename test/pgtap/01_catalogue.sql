@@ -28,6 +28,7 @@ SELECT bag_eq($$
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
     ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
+    ('validate(form text, payload jsonb, study text, visit text, authored timestamp with time zone) -> SETOF record'),
     ('set_deid(form text, path text, method text, params jsonb) -> void'),
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
     ('drop_pipeline(name text) -> void'),
