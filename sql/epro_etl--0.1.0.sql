@@ -65,6 +65,25 @@ CREATE TABLE epro_etl.deid_rule (
 CREATE UNIQUE INDEX deid_rule_current ON epro_etl.deid_rule (form, path) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.deid_rule IS 'De-identification methods of items; those with removed_at are kept for the ledger and not applied';
 
+CREATE TABLE epro_etl.severity_overlay (
+    overlay_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    location        text NOT NULL CHECK (location <> ''),
+    severity        text NOT NULL CHECK (severity IN ('error', 'warning', 'information', 'off')),
+    reason          text,
+    valid_from      timestamptz NOT NULL DEFAULT '-infinity',
+    valid_until     timestamptz NOT NULL DEFAULT 'infinity' CHECK (valid_until > valid_from),
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    removed_at      timestamptz,
+    removed_by      text,
+    CHECK (severity <> 'off' OR reason <> '' AND reason IS NOT NULL)
+);
+CREATE INDEX severity_overlay_current ON epro_etl.severity_overlay (form) WHERE removed_at IS NULL;
+COMMENT ON TABLE epro_etl.severity_overlay IS 'Severities other than the form''s or the edit check''s own; those with removed_at are kept for the ledger';
+COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a keyword in the form''s definition, or the name of an edit check';
+COMMENT ON COLUMN epro_etl.severity_overlay.valid_from IS 'Runs that begin from then on, and before valid_until, go by it';
+
 CREATE TABLE epro_etl.pipeline (
     pipeline_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text NOT NULL UNIQUE CHECK (octet_length(name) BETWEEN 1 AND 63),
@@ -567,6 +586,53 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check; runs of the past keep naming it';
+
+CREATE FUNCTION epro_etl.set_severity(form text, location text, severity text, reason text DEFAULT NULL,
+                                      valid_from timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF form IS NULL OR set_severity.location IS NULL THEN
+        RAISE EXCEPTION 'form and location must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF set_severity.severity NOT IN ('error', 'warning', 'information', 'off') THEN
+        RAISE EXCEPTION 'unknown severity "%"', set_severity.severity
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning, information and off; NULL takes an overlay back.';
+    END IF;
+    IF set_severity.severity = 'off' AND coalesce(reason, '') = '' THEN
+        RAISE EXCEPTION 'a rule is switched off for a reason' USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass reason.';
+    END IF;
+    IF coalesce(set_severity.valid_from, '-infinity') >= coalesce(set_severity.valid_until, 'infinity') THEN
+        RAISE EXCEPTION 'valid_from must be before valid_until' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT EXISTS (SELECT FROM epro_etl.form f WHERE f.name = set_severity.form) THEN
+        RAISE EXCEPTION 'form "%" does not exist', form
+            USING ERRCODE = 'undefined_object', HINT = 'Register it with epro_etl.register_form().';
+    END IF;
+    IF set_severity.severity IS NOT NULL AND set_severity.location NOT LIKE '/%' AND NOT EXISTS (
+        SELECT FROM epro_etl.edit_check c WHERE c.form = set_severity.form AND c.check_name = set_severity.location AND c.removed_at IS NULL) THEN
+        RAISE EXCEPTION 'form "%" has no edit check "%"', form, location
+            USING ERRCODE = 'undefined_object', HINT = 'Name an edit check, or a keyword by its JSON Pointer in the definition.';
+    END IF;
+    -- the latest that holds wins: what it covers whole is over
+    UPDATE epro_etl.severity_overlay o SET removed_at = now(), removed_by = session_user
+        WHERE o.form = set_severity.form AND o.location = set_severity.location AND o.removed_at IS NULL
+          AND (set_severity.severity IS NULL OR (o.valid_from >= coalesce(set_severity.valid_from, '-infinity')
+                                                 AND o.valid_until <= coalesce(set_severity.valid_until, 'infinity')));
+    IF set_severity.severity IS NULL THEN
+        RETURN;
+    END IF;
+    -- one that holds later is held against the form now: it is tried as if it held
+    INSERT INTO epro_etl.severity_overlay (form, location, severity, reason)
+        VALUES (set_severity.form, set_severity.location, set_severity.severity, set_severity.reason);
+    PERFORM epro_etl.compile_form(set_severity.form);
+    UPDATE epro_etl.severity_overlay o
+        SET valid_from = coalesce(set_severity.valid_from, '-infinity'), valid_until = coalesce(set_severity.valid_until, 'infinity')
+        WHERE o.overlay_id = currval('epro_etl.severity_overlay_overlay_id_seq');
+END $$;
+COMMENT ON FUNCTION epro_etl.set_severity(text, text, text, text, timestamptz, timestamptz) IS
+    'Gives a keyword of a form, by JSON Pointer, or an edit check, by name, another severity, or switches it off for a reason, perhaps for a time; NULL takes it back';
 
 CREATE FUNCTION epro_etl.set_deid(form text, path text, method text, params jsonb DEFAULT '{}') RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1280,6 +1346,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', '');
@@ -1296,6 +1363,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay_overlay_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline_pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');

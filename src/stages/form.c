@@ -549,6 +549,7 @@ compile_required(Place *place)
 				   "a required item is not declared under \"properties\"",
 				   "Declare it, or correct its spelling.");
 		found->has |= 1 << KEYWORD_REQUIRED;
+		found->required_at = at;
 		at++;
 	}
 }

@@ -18,6 +18,9 @@ extern CompiledForm *form_compile(const char *name, const char *version,
 extern void form_deidentify(CompiledForm *form, const char *path,
 							const char *method, Jsonb *params);
 
+/* ---- overlay.c ---- */
+extern bool form_overlay(CompiledForm *form, const char *place, int severity);
+
 /* ---- form.c ---- */
 extern FormNode *form_find(const CompiledForm *form, const char *name);
 extern void form_collect_slots(CompiledForm *form);

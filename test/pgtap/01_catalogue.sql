@@ -30,6 +30,7 @@ SELECT bag_eq($$
     ('remove_edit_check(form text, check_name text) -> void'),
     ('validate(form text, payload jsonb, study text, visit text, authored timestamp with time zone) -> SETOF record'),
     ('set_deid(form text, path text, method text, params jsonb) -> void'),
+    ('set_severity(form text, location text, severity text, reason text, valid_from timestamp with time zone, valid_until timestamp with time zone) -> void'),
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
     ('drop_pipeline(name text) -> void'),
     ('create_sink(pipeline text, form text, target text, shape text) -> regclass'),
@@ -91,7 +92,7 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-               ('context_server'), ('study'), ('participant'), ('site_access'), ('hop') $$, 'the tables and views of the design');
+               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
