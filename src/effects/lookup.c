@@ -31,6 +31,7 @@
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -552,6 +553,7 @@ execute(Lookup *lookup)
 	TupleTableSlot *record = lookup->record->record;
 	bool		holds = false;
 	bool		isnull = true;
+	int			guc_level;
 
 	parameters->parserSetup = set_up_parser;
 	parameters->parserSetupArg = lookup;
@@ -563,6 +565,8 @@ execute(Lookup *lookup)
 		parameter->isnull = record->tts_isnull[lookup->items[i].column];
 		parameter->ptype = lookup->items[i].type;
 	}
+	/* under another path the plan would be made anew, with other names */
+	guc_level = pin_search_path();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	options.params = parameters;
@@ -577,6 +581,7 @@ execute(Lookup *lookup)
 	if (SPI_processed == 1)
 		holds = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
+	AtEOXact_GUC(true, guc_level);
 	return isnull ? ANSWER_NULL : holds ? ANSWER_YES : ANSWER_NO;
 }
 

@@ -105,6 +105,20 @@ SELECT * FROM go();
 RESET statement_timeout;
 SELECT id FROM ref_staging ORDER BY id;
 
+-- names mean what they meant when the lookup was declared, whatever the caller's path
+CREATE SCHEMA shadow;
+CREATE FUNCTION shadow.never(text, text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT false';
+CREATE OPERATOR shadow.= (LEFTARG = text, RIGHTARG = text, FUNCTION = shadow.never);
+SELECT epro_etl.add_lookup('REF', 'known', 'EXISTS (SELECT FROM ref.site s WHERE s.code = response.site)');
+SELECT epro_etl.remove_edit_check('REF', 'is open');
+SELECT stage(56, '{"site": "A"}', '{"site": "B"}');
+SET search_path = shadow, pg_catalog, t24;
+SELECT loaded, rejected FROM epro_etl.run('ref', workers => 0);
+SET search_path = t24, public;
+SELECT epro_etl.remove_edit_check('REF', 'known');
+DROP SCHEMA shadow CASCADE;
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms');
+SELECT stage(53, '{"site": "A"}', '{"site": "SLOW"}');
 -- a source whose rows are claimed by SQL
 CREATE FUNCTION keep_nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$;
 CREATE TRIGGER seen BEFORE DELETE ON ref_staging FOR EACH ROW EXECUTE FUNCTION keep_nothing();
