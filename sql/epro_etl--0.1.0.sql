@@ -918,10 +918,23 @@ DECLARE
     handler name;
     quoted text;
     made regclass;
+    grantee oid;
     heard boolean;
 BEGIN
     IF make_context_server.server IS NULL THEN
         RAISE EXCEPTION 'server must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    -- the owner of the table can have it do things as whoever is told of a deadline
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = current_user
+                   AND (r.rolsuper OR r.oid = (SELECT c.relowner FROM pg_class c WHERE c.oid = 'epro_etl.run_ledger'::regclass))) THEN
+        RAISE EXCEPTION 'permission denied to add a server' USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Only a superuser or the owner of the extension may.';
+    END IF;
+    SELECT c.settings INTO made FROM epro_etl.context_server c WHERE c.server = make_context_server.server;
+    IF epro_etl.context_server_of(made) = make_context_server.server AND make_context_server.settings IS NOT NULL
+       AND made IS DISTINCT FROM to_regclass(make_context_server.settings) THEN
+        RAISE EXCEPTION 'server "%" is told through "%" already', make_context_server.server, made
+            USING ERRCODE = 'duplicate_object', HINT = 'See epro_etl.remove_context_server().';
     END IF;
     SELECT coalesce(h.proname, '') INTO handler FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
         LEFT JOIN pg_proc h ON h.oid = w.fdwhandler WHERE s.srvname = make_context_server.server;
@@ -941,13 +954,20 @@ BEGIN
         END IF;
         parts := make_context_server.schema::text || parts;
     END IF;
+    IF parts[1] LIKE 'pg\_temp%' THEN
+        RAISE EXCEPTION 'the table of settings must not be temporary' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     SELECT string_agg(quote_ident(p), '.' ORDER BY n) INTO quoted FROM unnest(parts) WITH ORDINALITY AS u (p, n);
     made := to_regclass(quoted);
     IF made IS NULL THEN
         EXECUTE format('CREATE FOREIGN TABLE %s (name text, setting text, reset_val text) SERVER %I'
                        ' OPTIONS (schema_name ''pg_catalog'', table_name ''pg_settings'')', quoted, make_context_server.server);
         EXECUTE format('COMMENT ON FOREIGN TABLE %s IS %L', quoted, 'Settings of the other server; epro_etl tells it deadlines through this table');
-        EXECUTE format('GRANT SELECT, UPDATE (setting) ON %s TO PUBLIC', quoted);
+        -- whoever may use the server could make such a table too
+        FOR grantee IN SELECT a.grantee FROM pg_foreign_server s, aclexplode(coalesce(s.srvacl, acldefault('S', s.srvowner))) a
+                       WHERE s.srvname = make_context_server.server AND a.privilege_type = 'USAGE' LOOP
+            EXECUTE format('GRANT SELECT, UPDATE (setting) ON %s TO %s', quoted, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END);
+        END LOOP;
         made := quoted::regclass;
     ELSIF epro_etl.context_server_of(made) IS DISTINCT FROM make_context_server.server THEN
         RAISE EXCEPTION '"%" is there already, and cannot tell server "%"', made, make_context_server.server
@@ -1183,7 +1203,7 @@ COMMENT ON FUNCTION epro_etl.wait_run(bigint, interval) IS
 -- keys between them.
 --
 
--- unlike a CHECK of the table, a domain does not quote what it refuses
+-- unlike a CHECK of the table, a domain does not quote what it refuses (COPY does)
 CREATE DOMAIN epro_etl.pseudonym AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{64}$');
 COMMENT ON DOMAIN epro_etl.pseudonym IS 'A subject_key: 64 hexadecimal digits in lower case, as runs make them';
 REVOKE ALL ON TYPE epro_etl.pseudonym FROM PUBLIC;
@@ -1349,7 +1369,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = settings)');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
@@ -1359,7 +1379,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.site_access', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');

@@ -104,6 +104,9 @@ error_is_away(const Sink *sink, const ErrorData *error)
 		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such relation, no right */
 			return true;
 	}
+	/* postgres_fdw's "password is required": a user mapping is wrong */
+	if (error->sqlerrcode == ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED)
+		return true;
 	if (error_is_datas(error->sqlerrcode))
 		return false;
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED))

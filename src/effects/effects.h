@@ -48,6 +48,7 @@ typedef struct OwnerScope
 extern void owner_begin(OwnerScope *scope);
 extern void owner_end(OwnerScope *scope);
 extern Oid	own_relation(const char *name);
+extern Oid	extension_owner(void);
 extern char *relation_name(Oid relid);
 extern int	pin_search_path(void);
 extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);

@@ -231,6 +231,13 @@ check_plan(Lookup *lookup)
 				 errhint("Write EXISTS (SELECT FROM ...), value IN (SELECT ...), or a function that returns boolean.")));
 	foreach(cell, source->query_list)
 	{
+		const Query *query = lfirst(cell);
+
+		if (query->commandType != CMD_SELECT || query->hasModifyingCTE || query->rowMarks != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+					 errmsg("%s writes, or locks rows", what),
+					 errhint("A rule may only read.")));
 		if (contain_volatile_functions((Node *) lfirst(cell)))
 			ereport(ERROR,
 					(errcode(ERRCODE_EPRO_CHECK_REFUSED),
@@ -380,9 +387,14 @@ lookup_failed(LookupSet *set, ErrorData *error)
 	bool		is_remotes = error->funcname != NULL &&
 		strcmp(error->funcname, "pgfdw_report_error") == 0;
 
+	/* postgres_fdw's "password is required": a user mapping is wrong */
+	if (error->sqlerrcode == ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED)
+		return LOOKUP_WRONG;
 	if (!set->asking)
 		return error_is_datas(error->sqlerrcode) ? LOOKUP_RAISED : LOOKUP_PASSED_ON;
-	if (budget_has_ended(&set->budget, error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	/* also by a time that the reference gave itself */
+	if (budget_has_ended(&set->budget, error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_EPRO_DEADLINE_EXCEEDED)
 		return LOOKUP_UNANSWERED;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -442,7 +454,9 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 						 GetUserNameFromId(GetUserId(), false))));
 	note_unanswered(lookup);
 	circuit_failed(lookup, error);
-	message = error->sqlerrcode == ERRCODE_QUERY_CANCELED ?
+	message = error->sqlerrcode == ERRCODE_EPRO_DEADLINE_EXCEEDED ?
+		"the reference did not answer within the time that it gave itself" :
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED ?
 		psprintf("the reference did not answer within " INT64_FORMAT " ms", declared->timeout / 1000) :
 		psprintf("the reference could not be asked (SQLSTATE %s)", unpack_sql_state(error->sqlerrcode));
 	return settle_unanswered(set, response,
@@ -516,6 +530,8 @@ ask(LookupSet *set, Lookup *lookup)
 	set->asking = true;
 	budget_grant(&set->budget, GetCurrentTimestamp() + lookup->declared.timeout);
 	kind = execute(lookup);
+	/* it may have swallowed the cancel: it is late all the same */
+	budget_refuse_late(&set->budget);
 	budget_return(&set->budget);
 	set->asking = false;
 

@@ -176,7 +176,9 @@ remote_settings_server(Oid relid)
 	fits = schema != NULL && strcmp(schema, "pg_catalog") == 0 &&
 		name != NULL && strcmp(name, "pg_settings") == 0 &&
 		RelationGetNumberOfAttributes(relation) == lengthof(column_name) &&
-		relation->trigdesc == NULL && !relation->rd_rel->relispartition;
+		relation->trigdesc == NULL && !relation->rd_rel->relispartition &&
+		/* its owner can have it run things as whoever asks, in statistics or checks */
+		(superuser_arg(relation->rd_rel->relowner) || relation->rd_rel->relowner == extension_owner());
 	for (int i = 0; fits && i < (int) lengthof(column_name); i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), i);
@@ -300,14 +302,18 @@ static const char *
 name_with_request(void)
 {
 	char	   *request = context_get("request_id");
+	char	   *suffix;
 
 	if (request == NULL)
 		return NULL;
 	if (application_name == NULL || application_name[0] == '\0')
 		return request;
+	suffix = psprintf(" of %s", request);
 	/* a worker's title has it already */
-	return strstr(application_name, request) ? application_name :
-		psprintf("%s of %s", application_name, request);
+	if (strlen(application_name) >= strlen(suffix) &&
+		strcmp(application_name + strlen(application_name) - strlen(suffix), suffix) == 0)
+		return application_name;
+	return psprintf("%s%s", application_name, suffix);
 }
 
 /* Need a server that was told this not be told anew? */

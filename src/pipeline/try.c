@@ -38,6 +38,7 @@ pipeline_try(PipelineForm *form, Response *response)
 	run->findings.memory = run->chunk_memory;
 	initStringInfo(&run->message);
 	form->lookups->is_trial = true;
+	lookups_forget();
 
 	response->values = form->values;
 	response->findings = &run->findings;

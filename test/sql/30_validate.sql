@@ -28,6 +28,10 @@ SELECT * FROM epro_etl.validate('T30', '{"hours": 25}');
 SELECT * FROM epro_etl.validate('T30', '{"hours": "eight", "note": 1}', 'S');
 -- a lookup without an answer defers nothing here: all else is said
 SELECT * FROM epro_etl.validate('T30', '{"note": "n"}', 'SLOW');
+-- each trial asks anew
+SELECT rule, kind FROM epro_etl.validate('T30', '{"hours": 7}', 'NEW') WHERE rule = 'known';
+INSERT INTO place VALUES ('NEW', 0);
+SELECT rule, kind FROM epro_etl.validate('T30', '{"hours": 7}', 'NEW') WHERE rule = 'known';
 -- not a response
 SELECT * FROM epro_etl.validate('T30', '[1]');
 SELECT * FROM epro_etl.validate('T30', NULL);
