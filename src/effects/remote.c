@@ -96,6 +96,7 @@ static const char *name_with_request(void);
 static bool still_holds(const Terms *told, const Terms *terms);
 static bool is_own(const Terms *terms);
 static bool tell(Oid settings, Oid user, const Terms *terms);
+static void name_telling(void *name);
 static void send_terms(Oid settings, const Terms *terms);
 static void note_told(Oid mapping, Oid server, Oid user, const Terms *terms);
 static void watch_transactions(void);
@@ -334,6 +335,13 @@ is_own(const Terms *terms)
 	return terms->ms == 0 && terms->name == NULL;
 }
 
+static void
+name_telling(void *name)
+{
+	errcontext("while another server was told the time that is left, through foreign table \"%s\"",
+			   (char *) name);
+}
+
 /*
  * Tells a server, as the user; false when that one may not.  Raises what the
  * server, or the way to it, raises.
@@ -341,6 +349,7 @@ is_own(const Terms *terms)
 static bool
 tell(Oid settings, Oid user, const Terms *terms)
 {
+	ErrorContextCallback naming = {error_context_stack, name_telling, get_rel_name(settings)};
 	bool		was_read_only = XactReadOnly;
 	Oid			caller;
 	int			security;
@@ -355,7 +364,9 @@ tell(Oid settings, Oid user, const Terms *terms)
 	XactReadOnly = false;
 	PG_TRY();
 	{
+		error_context_stack = &naming;
 		send_terms(settings, terms);
+		error_context_stack = naming.previous;
 	}
 	PG_FINALLY();
 	{

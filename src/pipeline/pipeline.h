@@ -118,6 +118,7 @@ typedef struct Run
 	int			most;			/* rows of the next; 0: as many as there are */
 	HeapTuple	only_row;		/* of a chunk that has one */
 	Delivered	delivered;		/* from the outbox, in the step at hand */
+	Patience	patience;		/* with the servers of a delivery or a commit */
 	int			refused;		/* SQLSTATE of a commit that failed for one row: */
 	HeapTuple	refused_row;	/* of the source, or NULL */
 	Delivered	refused_delivery;	/* or this one */
