@@ -51,12 +51,13 @@ typedef struct Rule
 	char	   *message;
 	int64		timeout;		/* of a lookup, in microseconds */
 	char	   *on_timeout;		/* NULL: not a lookup */
+	bool		computes;		/* a score, which becomes an item */
 } Rule;
 
 /* their columns, as read_rules() knows them */
-#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL"
+#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL, false"
 #define RULE_OF_CHECK "c.check_id, c.form, c.check_name, c.expression, NULL, c.condition, c.severity, c.message," \
-	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout"
+	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout, c.computes"
 
 static void watch_catalogs(void);
 static void watch_relations(const Pipeline *pipeline);
@@ -297,7 +298,8 @@ pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 	compiled.form = form_compile(name, version, definition);
 	owner_begin(&scope);
 	n = query("SELECT " RULE_OF_DEID " FROM epro_etl.deid_rule d WHERE d.form = $1 AND d.removed_at IS NULL"
-			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL",
+			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL"
+			  " ORDER BY id",
 			  1, types, values);
 	rules = read_rules(n, memory);
 	owner_end(&scope);
@@ -421,7 +423,6 @@ load_forms(Pipeline *pipeline)
 		PipelineForm *form = &pipeline->forms[i];
 
 		form->form = form_compile(names[i], versions[i], definitions[i]);
-		form->values = palloc0(sizeof(Value) * form->form->nnodes);
 	}
 }
 
@@ -447,8 +448,11 @@ load_rules(Pipeline *pipeline)
 
 	for (int i = 0; i < pipeline->nforms; i++)
 	{
-		add_rules(&pipeline->forms[i], rules, n);
-		if (pipeline->forms[i].lookups->defers)
+		PipelineForm *form = &pipeline->forms[i];
+
+		add_rules(form, rules, n);
+		form->values = palloc0(sizeof(Value) * form->form->nnodes);
+		if (form->lookups->defers)
 			pipeline->defers = true;
 	}
 }
@@ -473,6 +477,7 @@ read_rules(uint64 n, MemoryContext memory)
 		rule->message = column_text(i, 8, memory);
 		rule->timeout = DatumGetInt64(column_datum(i, 9));
 		rule->on_timeout = column_text(i, 10, memory);
+		rule->computes = DatumGetBool(column_datum(i, 11));
 	}
 	return rules;
 }
@@ -480,6 +485,7 @@ read_rules(uint64 n, MemoryContext memory)
 /*
  * Compiles those of the rules that are the form's, in the current memory
  * context.  De-identification first: it settles what the items are for the rest.
+ * Then the scores, so that every check can read them.
  */
 static void
 add_rules(PipelineForm *form, const Rule *rules, uint64 n)
@@ -489,14 +495,24 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n)
 		if (rules[i].params != NULL && strcmp(rules[i].form, form->form->name) == 0)
 			form_deidentify(form->form, rules[i].name, rules[i].text, rules[i].params);
 	}
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].computes && strcmp(rules[i].form, form->form->name) == 0)
+			(void) form_add_score(form->form, rules[i].name);
+	}
 	form->checks = checkset_create(form->form);
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].computes && strcmp(rules[i].form, form->form->name) == 0)
+			checkset_add_score(form->checks, rules[i].name, rules[i].text, rules[i].condition);
+	}
 	form->lookups = lookupset_create(form->checks);
 	for (uint64 i = 0; i < n; i++)
 	{
 		const Rule *rule = &rules[i];
 		LookupDeclaration declared = {rule->id, rule->name, rule->text, rule->condition, rule->message};
 
-		if (rule->params != NULL || strcmp(rule->form, form->form->name) != 0)
+		if (rule->params != NULL || rule->computes || strcmp(rule->form, form->form->name) != 0)
 			continue;
 		if (!severity_from_name(rule->severity, &declared.severity))
 			elog(ERROR, "unknown severity \"%s\"", rule->severity);
