@@ -114,6 +114,24 @@ SELECT epro_etl.add_score('N', 'load', '{"items": ["a", "b"], "function": "mean"
 SELECT probe.put('N', '{"a": 1, "b": 2}', '{"b": 7}');
 SELECT status, loaded FROM epro_etl.run('t29_narrow', workers => 2);
 SELECT burden FROM narrow ORDER BY 1;
+-- in a stream, a score travels from the group that computes it to the one that stores it
+TRUNCATE narrow;
+CREATE FUNCTION wait_for(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    holds boolean;
+BEGIN
+    FOR i IN 1..3000 LOOP
+        EXECUTE 'SELECT ' || condition INTO holds;
+        EXIT WHEN holds;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RETURN holds;
+END $$;
+SELECT epro_etl.start_stream('t29_narrow', stages => '{"decode": 1, "validate": 1, "store": 1}');
+SELECT probe.put('N', '{"a": 1, "b": 4}', '{"a": 5}', '{}');
+SELECT wait_for('(SELECT count(*) = 3 FROM t29.narrow)');
+SELECT epro_etl.stop_stream('t29_narrow');
+SELECT burden FROM narrow ORDER BY 1;
 -- taken off, a sink that was loading it is refused
 SELECT epro_etl.remove_edit_check('N', 'load');
 SELECT status FROM epro_etl.run('t29_narrow', workers => 0);
