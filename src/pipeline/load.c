@@ -51,13 +51,14 @@ typedef struct Rule
 	char	   *message;
 	int64		timeout;		/* of a lookup, in microseconds */
 	char	   *on_timeout;		/* NULL: not a lookup */
+	bool		computes;		/* a score, which becomes an item */
 } Rule;
 
 /* their columns, as read_rules() knows them */
-#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL"
+#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL, false"
 #define RULE_OF_CHECK "c.check_id, c.form, c.check_name, c.expression, NULL, c.condition, c.severity, c.message," \
-	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout"
-#define RULE_OF_OVERLAY "o.overlay_id, o.form, o.location, NULL, NULL, NULL, o.severity, NULL, 0::bigint, NULL"
+	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout, c.computes"
+#define RULE_OF_OVERLAY "o.overlay_id, o.form, o.location, NULL, NULL, NULL, o.severity, NULL, 0::bigint, NULL, false"
 #define OVERLAY_HOLDS "o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until"
 
 static void watch_catalogs(void);
@@ -301,7 +302,6 @@ pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 	int			guc_level;
 
 	compiled->form = form_compile(name, version, definition);
-	compiled->values = palloc0(sizeof(Value) * compiled->form->nnodes);
 	owner_begin(&scope);
 	n = query("SELECT " RULE_OF_DEID " FROM epro_etl.deid_rule d WHERE d.form = $1 AND d.removed_at IS NULL"
 			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL"
@@ -430,7 +430,6 @@ load_forms(Pipeline *pipeline)
 		PipelineForm *form = &pipeline->forms[i];
 
 		form->form = form_compile(names[i], versions[i], definitions[i]);
-		form->values = palloc0(sizeof(Value) * form->form->nnodes);
 	}
 }
 
@@ -458,8 +457,10 @@ load_rules(Pipeline *pipeline)
 
 	for (int i = 0; i < pipeline->nforms; i++)
 	{
-		add_rules(&pipeline->forms[i], rules, n, false);
-		if (pipeline->forms[i].lookups->defers)
+		PipelineForm *form = &pipeline->forms[i];
+
+		add_rules(form, rules, n, false);
+		if (form->lookups->defers)
 			pipeline->defers = true;
 	}
 }
@@ -484,6 +485,7 @@ read_rules(uint64 n, MemoryContext memory)
 		rule->message = column_text(i, 8, memory);
 		rule->timeout = DatumGetInt64(column_datum(i, 9));
 		rule->on_timeout = column_text(i, 10, memory);
+		rule->computes = DatumGetBool(column_datum(i, 11));
 	}
 	return rules;
 }
@@ -518,6 +520,7 @@ severity_of(const Rule *check, const Rule *rules, uint64 n)
 /*
  * Compiles those of the rules that are the form's, in the current memory
  * context.  De-identification first: it settles what the items are for the rest.
+ * Then the scores, so that every check can read them.
  */
 static void
 add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
@@ -527,7 +530,17 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 		if (rules[i].params != NULL && strcmp(rules[i].form, form->form->name) == 0)
 			form_deidentify(form->form, rules[i].name, rules[i].text, rules[i].params);
 	}
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].computes && strcmp(rules[i].form, form->form->name) == 0)
+			(void) form_add_score(form->form, rules[i].name);
+	}
 	form->checks = checkset_create(form->form);
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].computes && strcmp(rules[i].form, form->form->name) == 0)
+			checkset_add_score(form->checks, rules[i].name, rules[i].text, rules[i].condition);
+	}
 	form->lookups = lookupset_create(form->checks);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -535,7 +548,7 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 		LookupDeclaration declared = {rule->id, rule->name, rule->text, rule->condition, rule->message};
 		int			severity;
 
-		if (rule->params != NULL || strcmp(rule->form, form->form->name) != 0)
+		if (rule->params != NULL || rule->computes || strcmp(rule->form, form->form->name) != 0)
 			continue;
 		if (rule->text == NULL)
 		{
@@ -563,6 +576,7 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 			elog(ERROR, "unknown policy \"%s\"", rule->on_timeout);
 		lookupset_add(form->lookups, &declared);
 	}
+	form->values = palloc0(sizeof(Value) * form->form->nnodes);
 }
 
 /* Those of the pinned sinks that are still there: one can be taken off any time. */

@@ -26,6 +26,9 @@ extern FormNode *form_find(const CompiledForm *form, const char *name);
 extern void form_collect_slots(CompiledForm *form);
 extern bool form_node_is_item(const FormNode *node);
 
+/* ---- score.c ---- */
+extern FormNode *form_add_score(CompiledForm *form, const char *name);
+
 /* ---- pattern.c ---- */
 extern regex_t *pattern_compile(const char *text, const char **fault,
 								const char **hint);
