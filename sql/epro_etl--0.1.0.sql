@@ -268,6 +268,34 @@ CREATE FUNCTION epro_etl.form_items(form text, OUT name text, OUT location text,
     AS 'MODULE_PATHNAME', 'epro_etl_form_items';
 COMMENT ON FUNCTION epro_etl.form_items(text) IS 'The items of the current version of a form: name, JSON Pointer, SQL type, whether required, de-identification method';
 
+CREATE FUNCTION epro_etl.form_rules(form text, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
+    RETURNS SETOF record
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_form_rules';
+COMMENT ON FUNCTION epro_etl.form_rules(text) IS 'What the stages do for each item of a form''s current version, in their order; see explain_form()';
+
+CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT row_number() OVER (ORDER BY a.part, a.n), a.stage, a.location, a.rule, a.severity, a.says FROM (
+            SELECT 1 AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
+                FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
+            UNION ALL
+            -- scores before the checks, which can read them; lookups last
+            SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
+                   CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
+                   CASE WHEN NOT c.computes THEN
+                       coalesce((SELECT o.severity FROM epro_etl.severity_overlay o
+                                 WHERE o.form = c.form AND o.location = c.check_name AND o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until
+                                 ORDER BY o.overlay_id DESC LIMIT 1), c.severity) END,
+                   c.expression || coalesce(' WHEN ' || c.condition, '') ||
+                       coalesce(' WITHIN ' || c.timeout || ' OR ' || c.on_timeout, '')
+                FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL) a
+            ORDER BY 1;
+    END;
+COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, keywords, scores, edit checks, lookups';
+
 CREATE FUNCTION epro_etl.validate(form text, payload jsonb, study text DEFAULT NULL, visit text DEFAULT NULL,
     authored timestamptz DEFAULT NULL, OUT location text, OUT rule text, OUT kind text, OUT severity text, OUT message text)
     RETURNS SETOF record

@@ -18,8 +18,18 @@
 PG_FUNCTION_INFO_V1(epro_etl_compile_form);
 PG_FUNCTION_INFO_V1(epro_etl_form_items);
 PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
+PG_FUNCTION_INFO_V1(epro_etl_form_rules);
 PG_FUNCTION_INFO_V1(epro_etl_validate);
 
+static const char *const deid_method_name[] = {
+	[DEID_KEEP] = "keep",
+	[DEID_REMOVE] = "remove",
+	[DEID_REDACT] = "redact",
+	[DEID_AGE] = "generalize",
+};
+
+static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
+					 const char *rule, const char *severity, const char *says);
 static Span span_argument(FunctionCallInfo fcinfo, int argument);
 static PipelineForm *compile_current(text *form);
 
@@ -48,20 +58,13 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 		FormNode   *node = form->nodes[i];
 		Datum		values[5];
 		bool		nulls[5] = {false};
-		static const char *const method[] = {
-			[DEID_KEEP] = "keep",
-			[DEID_REMOVE] = "remove",
-			[DEID_REDACT] = "redact",
-			[DEID_AGE] = "generalize",
-		};
-
 		if (!form_node_is_item(node))
 			continue;
 		values[0] = CStringGetTextDatum(node->name);
 		values[1] = CStringGetTextDatum(node->pointer);
 		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
 		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
-		values[4] = CStringGetTextDatum(method[node->deid]);
+		values[4] = CStringGetTextDatum(deid_method_name[node->deid]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -79,6 +82,78 @@ epro_etl_compile_pipeline(PG_FUNCTION_ARGS)
 
 	pipeline_load(id, pipeline_versions(id));
 	PG_RETURN_VOID();
+}
+
+/*
+ * form_rules(form): a row a thing that the stages do for an item of the current
+ * version, in the order in which they do it.  What explain_form() is made of.
+ */
+Datum
+epro_etl_form_rules(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompiledForm *form;
+
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		const FormNode *node = form->nodes[i];
+
+		/* a score is in no payload */
+		if (node->pointer[0] != '\0')
+			put_rule(rsinfo, "decode", node, "item", NULL,
+					 form_node_is_item(node) ?
+					 format_type_be(item_type_oid(node->type, node->fits_int4)) : "a group of items");
+	}
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		if (form->nodes[i]->deid != DEID_KEEP)
+			put_rule(rsinfo, "deidentify", form->nodes[i], deid_method_name[form->nodes[i]->deid], NULL, NULL);
+	}
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		for (int bit = 0; bit < normalisation_count; bit++)
+		{
+			if (form->nodes[i]->normalise & (1 << bit))
+				put_rule(rsinfo, "normalise", form->nodes[i], normalisation_name[bit], NULL, NULL);
+		}
+	}
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		const FormNode *node = form->nodes[i];
+
+		if (node->deid != DEID_KEEP)
+			continue;
+		for (int k = 0; k < KEYWORD_COUNT; k++)
+		{
+			int			overlay = node->overlay[k];
+
+			if (node->has & (1 << k))
+				put_rule(rsinfo, "validate", node, keyword_name[k],
+						 overlay == KEYWORD_OFF ? "off" :
+						 severity_name(overlay > 0 ? (Severity) (overlay - 1) : SEVERITY_ERROR),
+						 node->message[k]);
+		}
+	}
+	return (Datum) 0;
+}
+
+static void
+put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
+		 const char *rule, const char *severity, const char *says)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	values[0] = CStringGetTextDatum(stage);
+	values[1] = CStringGetTextDatum(node->pointer);
+	values[2] = CStringGetTextDatum(rule);
+	nulls[3] = severity == NULL;
+	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(severity);
+	nulls[4] = says == NULL;
+	values[4] = nulls[4] ? (Datum) 0 : CStringGetTextDatum(says);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
 /*

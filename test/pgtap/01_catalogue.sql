@@ -28,6 +28,8 @@ SELECT bag_eq($$
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
     ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
+    ('explain_form(form text) -> SETOF record'),
+    ('form_rules(form text) -> SETOF record'),
     ('validate(form text, payload jsonb, study text, visit text, authored timestamp with time zone) -> SETOF record'),
     ('add_check(form text, check_name text, kind text, params jsonb, severity text, condition text, message text) -> void'),
     ('add_score(form text, score text, spec jsonb) -> void'),
