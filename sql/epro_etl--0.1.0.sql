@@ -1691,40 +1691,6 @@ BEGIN
             'detail', format('item "%s", %s', place ->> 'name', r.type));
         limits := '{}';
 
-        -- Length and SignificantDigits: what a system must be able to hold (ODM 1.3.2, ItemDef)
-        IF r.length IS NOT NULL THEN
-            wrong := NULL;
-            IF r.length !~ '^[0-9]{1,9}$' THEN
-                wrong := 'it is no number';
-            ELSIF place ->> 'family' = 'text' THEN
-                schema := schema || jsonb_build_object('maxLength', r.length::integer);
-            ELSIF place ->> 'family' = 'integer' THEN
-                IF r.length::integer > 100 THEN wrong := 'it is beyond 100 digits';
-                ELSE limits := jsonb_build_object('minimum', trim_scale(1 - 10::numeric ^ r.length::integer),
-                                                  'maximum', trim_scale(10::numeric ^ r.length::integer - 1)); END IF;
-            ELSIF r.type IN ('float', 'decimal') AND coalesce(r.digits, '0') ~ '^[0-9]{1,3}$' AND r.length::integer <= 100
-                  AND r.length::integer >= coalesce(r.digits, '0')::integer THEN
-                limits := jsonb_build_object('exclusiveMinimum', trim_scale(- 10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)),
-                                             'exclusiveMaximum', trim_scale(10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)));
-            ELSE
-                wrong := CASE WHEN r.type IN ('float', 'decimal') THEN 'it does not fit the SignificantDigits' ELSE format('ODM gives it no meaning for DataType %s', r.type) END;
-            END IF;
-            report := report || jsonb_build_object('construct', 'ItemDef/@Length', 'oid', r.item, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
-                'detail', coalesce(wrong, CASE place ->> 'family' WHEN 'text' THEN 'maxLength ' || r.length WHEN 'integer' THEN 'minimum and maximum'
-                                                ELSE 'exclusiveMinimum and exclusiveMaximum' END));
-        END IF;
-        IF r.digits IS NOT NULL THEN
-            wrong := CASE WHEN r.digits !~ '^[0-9]{1,3}$' OR place ->> 'family' <> 'number' THEN 'ODM gives it no meaning here' END;
-            name := (place ->> 'name') || ' SignificantDigits';
-            IF wrong IS NULL THEN
-                checks := checks || jsonb_build_object('name', name, 'severity', 'warning', 'row', jsonb_array_length(report),
-                    'expression', format('%1$s = round(%1$s, %2$s)', place ->> 'ref', r.digits), 'condition', (place ->> 'ref') || ' IS NOT NULL',
-                    'message', format('%s has more than %s digits behind the decimal point', place ->> 'name', r.digits));
-            END IF;
-            report := report || jsonb_build_object('construct', 'ItemDef/@SignificantDigits', 'oid', r.item,
-                'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END, 'detail', coalesce(wrong, 'edit check "' || name || '", a warning'));
-        END IF;
-
         IF r.codelist IS NOT NULL THEN
             SELECT jsonb_agg(CASE WHEN place ->> 'family' IN ('integer', 'number') THEN CASE WHEN btrim(e.value) ~ '^-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?$'
                                        THEN to_jsonb(btrim(e.value)::numeric) END
@@ -1743,6 +1709,42 @@ BEGIN
             END IF;
             report := report || jsonb_build_object('construct', 'CodeList', 'oid', r.codelist, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
                 'detail', format('of ItemDef %s: ', r.item) || coalesce(wrong, format('enum of %s values', jsonb_array_length(codes))));
+        END IF;
+
+        -- Length and SignificantDigits: what a system must be able to hold (ODM 1.3.2, ItemDef)
+        IF r.length IS NOT NULL THEN
+            wrong := NULL;
+            IF schema ? 'enum' THEN
+                NULL;   -- a code list that is longer than the Length is right all the same
+            ELSIF r.length !~ '^[0-9]{1,9}$' THEN
+                wrong := 'it is no number';
+            ELSIF place ->> 'family' = 'text' THEN
+                schema := schema || jsonb_build_object('maxLength', r.length::integer);
+            ELSIF place ->> 'family' = 'integer' THEN
+                IF r.length::integer > 100 THEN wrong := 'it is beyond 100 digits';
+                ELSE limits := jsonb_build_object('minimum', trim_scale(1 - 10::numeric ^ r.length::integer),
+                                                  'maximum', trim_scale(10::numeric ^ r.length::integer - 1)); END IF;
+            ELSIF r.type IN ('float', 'decimal') AND coalesce(r.digits, '0') ~ '^[0-9]{1,3}$' AND r.length::integer <= 100
+                  AND r.length::integer >= coalesce(r.digits, '0')::integer THEN
+                limits := jsonb_build_object('exclusiveMinimum', trim_scale(- 10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)),
+                                             'exclusiveMaximum', trim_scale(10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)));
+            ELSE
+                wrong := CASE WHEN r.type IN ('float', 'decimal') THEN 'it does not fit the SignificantDigits' ELSE format('ODM gives it no meaning for DataType %s', r.type) END;
+            END IF;
+            report := report || jsonb_build_object('construct', 'ItemDef/@Length', 'oid', r.item, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
+                'detail', coalesce(wrong, CASE WHEN schema ? 'enum' THEN 'by its CodeList' END, CASE place ->> 'family' WHEN 'text' THEN 'maxLength ' || r.length WHEN 'integer' THEN 'minimum and maximum'
+                                                ELSE 'exclusiveMinimum and exclusiveMaximum' END));
+        END IF;
+        IF r.digits IS NOT NULL THEN
+            wrong := CASE WHEN r.digits !~ '^[0-9]{1,3}$' OR place ->> 'family' <> 'number' THEN 'ODM gives it no meaning here' END;
+            name := (place ->> 'name') || ' SignificantDigits';
+            IF wrong IS NULL THEN
+                checks := checks || jsonb_build_object('name', name, 'severity', 'warning', 'row', jsonb_array_length(report),
+                    'expression', format('%1$s = round(%1$s, %2$s)', place ->> 'ref', r.digits), 'condition', (place ->> 'ref') || ' IS NOT NULL',
+                    'message', format('%s has more than %s digits behind the decimal point', place ->> 'name', r.digits));
+            END IF;
+            report := report || jsonb_build_object('construct', 'ItemDef/@SignificantDigits', 'oid', r.item,
+                'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END, 'detail', coalesce(wrong, 'edit check "' || name || '", a warning'));
         END IF;
 
         -- when an item is not collected: its group's condition, or its own
