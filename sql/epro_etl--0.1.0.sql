@@ -1726,7 +1726,7 @@ BEGIN
                                                   'maximum', trim_scale(10::numeric ^ r.length::integer - 1)); END IF;
             ELSIF r.type IN ('float', 'decimal') AND coalesce(r.digits, '0') ~ '^[0-9]{1,3}$' AND r.length::integer <= 100
                   AND r.length::integer >= coalesce(r.digits, '0')::integer THEN
-                limits := jsonb_build_object('exclusiveMinimum', trim_scale(- 10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)),
+                limits := jsonb_build_object('exclusiveMinimum', trim_scale(-(10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer))),
                                              'exclusiveMaximum', trim_scale(10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)));
             ELSE
                 wrong := CASE WHEN r.type IN ('float', 'decimal') THEN 'it does not fit the SignificantDigits' ELSE format('ODM gives it no meaning for DataType %s', r.type) END;
