@@ -1593,6 +1593,14 @@ BEGIN
             ON t.oid = i.item
         WHERE g.form = form_oid) t;
 
+    -- a study has many forms: below, look only through what is about this one
+    SELECT odm || jsonb_object_agg(l.list, (
+            SELECT coalesce(jsonb_agg(e.value ORDER BY e.n), '[]') FROM jsonb_array_elements(odm -> l.list) WITH ORDINALITY AS e (value, n)
+            WHERE e.value ->> l.key = ANY (l.oids) OR (l.list = 'expressions' AND e.value ->> 'kind' <> 'RangeCheck'))) INTO odm
+        FROM (SELECT array_agg(DISTINCT x.value ->> 'item') AS items, array_agg(DISTINCT x.value ->> 'codelist') AS codelists FROM jsonb_array_elements(refs) x) o,
+             LATERAL (VALUES ('item_units', 'item', o.items), ('ranges', 'item', o.items), ('range_values', 'item', o.items), ('expressions', 'item', o.items),
+                             ('codes', 'codelist', o.codelists)) AS l (list, key, oids);
+
     -- what cannot become an item, and where the others stand
     FOR r IN SELECT * FROM jsonb_to_recordset(refs) AS x ("group" text, item text, type text, group_known boolean, known boolean, nested boolean, again integer) LOOP
         key := r."group" || '/' || r.item;
