@@ -1523,7 +1523,7 @@ BEGIN
         RETURN jsonb_build_object('why', 'its path leads nowhere from here');
     END IF;
     in_group := coalesce(in_group, here);
-    place := places -> (in_group || '/' || item);
+    place := places -> (in_group || E'\x01' || item);
     IF place IS NULL THEN
         RETURN jsonb_build_object('why', format('it asks for item %s of group %s, which this form does not have', item, in_group));
     END IF;
@@ -1541,7 +1541,7 @@ BEGIN
     RETURN jsonb_build_object('sql', coalesce('coalesce(' || sql || ', false)', (place ->> 'ref') || ' IS NOT NULL'));
 END $$;
 COMMENT ON FUNCTION epro_etl.odm_xpath(text, boolean, text, jsonb) IS
-    'A path over ItemData as it is usual in ODM conditions, as an SQL expression: {"sql": ...}, or {"why": ...} when it is none of those that are read';
+    'A path over ItemData as it is usual in ODM conditions, as an SQL expression: {"sql": ...}, or {"why": ...} when it is none of those that are read; places: {ref, family} by group, U+0001 and item';
 
 CREATE FUNCTION epro_etl.odm_translate(odm jsonb, form_oid text) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
@@ -1549,8 +1549,9 @@ AS $$
 DECLARE
     form jsonb;
     refs jsonb;             -- a place of an item in the form each: group, item, and what ItemGroupRef, ItemRef and ItemDef say
-    places jsonb := '{}';   -- "group/item" -> {ref, family, unit}
-    conditions jsonb := '{}';  -- "group/item" or "group/" -> {sql or why, probe}
+    -- by group, item and between them a character that XML does not have; without an item: of the group
+    places jsonb := '{}';   -- {ref, family, name}, or {wrong}
+    conditions jsonb := '{}';  -- {sql, probe}, or {why}; and oid, said
     top jsonb := '{}';      -- properties
     required jsonb := '[]';
     groups jsonb := '{}';   -- properties of the groups whose items stand in an object
@@ -1603,7 +1604,7 @@ BEGIN
 
     -- what cannot become an item, and where the others stand
     FOR r IN SELECT * FROM jsonb_to_recordset(refs) AS x ("group" text, item text, type text, group_known boolean, known boolean, nested boolean, again integer) LOOP
-        key := r."group" || '/' || r.item;
+        key := r."group" || E'\x01' || r.item;
         name := CASE WHEN r.nested THEN r."group" || '.' ELSE '' END || r.item;
         wrong := CASE WHEN r.item IS NULL OR r.again > 1 THEN NULL
                       WHEN NOT r.known THEN 'there is no ItemDef of that OID'
@@ -1623,10 +1624,10 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(p.key, p.value) FILTER (WHERE p.value ? 'ref'), '{}') INTO present FROM jsonb_each(places) p;
 
     -- conditions under which a group or an item is not collected
-    FOR r IN SELECT DISTINCT x."group" || '/' AS key, x."group", x.group_exception AS oid, true AS at_group
+    FOR r IN SELECT DISTINCT x."group" || E'\x01' AS key, x."group", x.group_exception AS oid, true AS at_group
              FROM jsonb_to_recordset(refs) AS x ("group" text, group_exception text) WHERE x.group_exception IS NOT NULL
              UNION ALL
-             SELECT DISTINCT x."group" || '/' || x.item, x."group", x.exception, false
+             SELECT DISTINCT x."group" || E'\x01' || x.item, x."group", x.exception, false
              FROM jsonb_to_recordset(refs) AS x ("group" text, item text, exception text) WHERE x.exception IS NOT NULL LOOP
         condition := jsonb_build_object('why', CASE WHEN EXISTS (SELECT FROM jsonb_array_elements(odm -> 'rules') d
             WHERE d.value ->> 'oid' = r.oid AND d.value ->> 'kind' = 'ConditionDef')
@@ -1664,10 +1665,10 @@ BEGIN
                 report := report || jsonb_build_object('construct', 'ItemGroupDef/@Repeating', 'oid', r."group", 'status', 'not imported',
                     'detail', 'each occurrence is a response of its own; how many there are is not judged');
             END IF;
-            condition := conditions -> (r."group" || '/');
+            condition := conditions -> (r."group" || E'\x01');
             IF condition IS NOT NULL THEN
                 SELECT string_agg((p.value ->> 'ref') || ' IS NULL', ' AND ' ORDER BY p.key) INTO expression
-                    FROM jsonb_each(present) p WHERE left(p.key, length(r."group") + 1) = r."group" || '/';
+                    FROM jsonb_each(present) p WHERE left(p.key, length(r."group") + 1) = r."group" || E'\x01';
                 name := 'group ' || r."group" || ' CollectionExceptionCondition';
                 IF condition ? 'sql' AND expression IS NOT NULL THEN
                     checks := checks || jsonb_build_object('name', name, 'expression', expression, 'condition', condition ->> 'sql', 'severity', 'error',
@@ -1687,7 +1688,7 @@ BEGIN
                 'detail', 'the form has it in group ' || r."group" || ' already');
             CONTINUE;
         END IF;
-        place := places -> (r."group" || '/' || r.item);
+        place := places -> (r."group" || E'\x01' || r.item);
         IF place ? 'wrong' THEN
             report := report || jsonb_build_object('construct', 'ItemDef', 'oid', r.item, 'status', 'not imported', 'detail', place ->> 'wrong');
             CONTINUE;
@@ -1757,8 +1758,8 @@ BEGIN
 
         -- when an item is not collected: its group's condition, or its own
         SELECT string_agg(k.value ->> 'sql', ' OR '), coalesce(bool_or(k.value ? 'probe'), false) INTO applies, probe
-            FROM jsonb_each(conditions) k WHERE k.key IN (r."group" || '/', r."group" || '/' || r.item) AND k.value ? 'sql';
-        condition := conditions -> (r."group" || '/' || r.item);
+            FROM jsonb_each(conditions) k WHERE k.key IN (r."group" || E'\x01', r."group" || E'\x01' || r.item) AND k.value ? 'sql';
+        condition := conditions -> (r."group" || E'\x01' || r.item);
         IF condition IS NOT NULL THEN
             name := (place ->> 'name') || ' CollectionExceptionCondition';
             IF condition ? 'sql' THEN
@@ -1772,8 +1773,8 @@ BEGIN
 
         IF r.mandatory = 'Yes' THEN
             SELECT string_agg((p.value ->> 'ref') || ' IS NOT NULL', ' OR ' ORDER BY p.key) INTO others
-                FROM jsonb_each(present) p WHERE left(p.key, length(r."group") + 1) = r."group" || '/' AND p.key <> r."group" || '/' || r.item;
-            wrong := CASE WHEN EXISTS (SELECT FROM jsonb_each(conditions) k WHERE k.key IN (r."group" || '/', r."group" || '/' || r.item) AND NOT k.value ? 'sql')
+                FROM jsonb_each(present) p WHERE left(p.key, length(r."group") + 1) = r."group" || E'\x01' AND p.key <> r."group" || E'\x01' || r.item;
+            wrong := CASE WHEN EXISTS (SELECT FROM jsonb_each(conditions) k WHERE k.key IN (r."group" || E'\x01', r."group" || E'\x01' || r.item) AND NOT k.value ? 'sql')
                           THEN 'whether it is to be collected depends on a ConditionDef that was not imported' END;
             name := (place ->> 'name') || ' Mandatory';
             IF wrong IS NOT NULL THEN
@@ -1866,11 +1867,11 @@ BEGIN
             WHILE EXISTS (SELECT FROM jsonb_array_elements(checks) k WHERE k.value ->> 'name' = name) LOOP
                 name := name || ' again';
             END LOOP;
-            checks := checks || jsonb_build_object('name', name, 'expression', expression, 'severity', CASE WHEN hard THEN 'error' ELSE 'warning' END,
-                'condition', concat_ws(' AND ', (place ->> 'ref') || ' IS NOT NULL',
+            others := concat_ws(' AND ', (place ->> 'ref') || ' IS NOT NULL',
                     CASE WHEN c.unit IS NOT NULL THEN format('%s IN (%s)', coalesce('coalesce(' || (place ->> 'unit_ref') || ', ' || quote_literal(unit) || ')', place ->> 'unit_ref'),
-                        (SELECT string_agg(quote_literal(x), ', ') FROM jsonb_array_elements_text(place -> 'aliases' -> c.unit) x)) END,
-                    'NOT (' || applies || ')'),
+                        (SELECT string_agg(quote_literal(x), ', ') FROM jsonb_array_elements_text(place -> 'aliases' -> c.unit) x)) END);
+            checks := checks || jsonb_build_object('name', name, 'expression', expression, 'severity', CASE WHEN hard THEN 'error' ELSE 'warning' END,
+                'condition', concat_ws(' AND ', others, 'NOT (' || applies || ')'), 'otherwise', CASE WHEN cardinality(c.literals) > 0 THEN others END,
                 'message', coalesce(c.message, concat_ws(' ', place ->> 'name', 'must be', c.comparator, array_to_string(c.literals, ', '), c.unit)),
                 'probe', probe OR cardinality(c.literals) = 0, 'row', jsonb_array_length(report));
             report := report || jsonb_build_object('construct', 'RangeCheck', 'oid', r.item, 'status', 'imported',
@@ -1944,7 +1945,7 @@ BEGIN
     given := epro_etl.register_form(odm_store.name, translated -> 'definition', given);
 
     FOR c IN SELECT k.*, e.check_id FROM jsonb_to_recordset(translated -> 'checks')
-                 AS k (name text, expression text, condition text, severity text, message text, probe boolean, "row" integer)
+                 AS k (name text, expression text, condition text, severity text, message text, probe boolean, otherwise text, "row" integer)
              LEFT JOIN epro_etl.edit_check e ON e.check_id = ANY (previous.checks) AND e.removed_at IS NULL AND e.check_name = k.name LOOP
         id := c.check_id;
         IF id IS NULL THEN
@@ -1958,9 +1959,16 @@ BEGIN
                     PERFORM epro_etl.compile_form(odm_store.name);
                 END IF;
             EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR feature_not_supported OR SQLSTATE 'EP004' THEN
-                report := jsonb_set(report, ARRAY[c."row"::text], (report -> c."row") || jsonb_build_object('status', 'not imported',
-                    'detail', SQLERRM));
-                CONTINUE;
+                -- a limit holds whatever becomes of the condition
+                IF c.otherwise IS NULL THEN
+                    report := jsonb_set(report, ARRAY[c."row"::text], (report -> c."row") || jsonb_build_object('status', 'not imported', 'detail', SQLERRM));
+                    CONTINUE;
+                END IF;
+                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
+                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
+                    VALUES (odm_store.name, c.name, c.expression, c.severity, c.otherwise, c.message) RETURNING check_id INTO id;
+                report := jsonb_set(report, ARRAY[c."row"::text, 'detail'], to_jsonb((report -> c."row" ->> 'detail') || ', whatever the condition'));
             END;
         END IF;
         ids := ids || id;

@@ -110,11 +110,17 @@ SELECT * FROM judged(odm('<ItemRef ItemOID="SEX" Mandatory="Yes"/><ItemRef ItemO
     '{"SEX": "M", "SCHOOL": "x"}', '{"SEX": "M", "AGE": 40, "X1": 1}', '{"SEX": "M", "AGE": 40, "X2": 1}', '{"SEX": "M", "AGE": 12, "SCHOOL": "x", "X1": 1}');
 SELECT construct, oid, status, detail FROM epro_etl.import_report WHERE form = 'F' AND construct ~ 'Condition|Mandatory|Repeating|Group';
 -- XPath: what is read, and what is not
-SELECT x.path, x.of_group, epro_etl.odm_xpath(x.path, x.of_group, 'G', '{"G/A": {"ref": "a", "family": "integer"}, "H/T": {"ref": "t", "family": "text"}}') AS read
+SELECT x.path, x.of_group, epro_etl.odm_xpath(x.path, x.of_group, 'G', '{"G\u0001A": {"ref": "a", "family": "integer"}, "H\u0001T": {"ref": "t", "family": "text"}}') AS read
     FROM (VALUES ('../ItemData[@ItemOID="A"]', false), ('../ItemData[@ItemOID=''A''][@Value >= 1][@Value != ''3'']', false), ('../../ItemGroupData[@ItemGroupOID="H"]/ItemData[@ItemOID="T"][@Value="o''x"]', false),
         ('../odm:ItemGroupData[@ItemGroupOID="H"]/odm:ItemData[@ItemOID="T"][@Value="x"]', true), ('../ItemData[@ItemOID="A"]', true), ('../ItemData[@ItemOID="T"]', false),
         ('../ItemData[@ItemOID="A"][@Value="x"]', false), ('../../ItemGroupData[@ItemGroupOID="H"]/ItemData[@ItemOID="T"][@Value < 3]', false), ('count(../ItemData) > 3', false),
         ('../FormData[@FormOID="F"]/ItemGroupData[@ItemGroupOID="G"]/ItemData[@ItemOID="A"]', false)) AS x (path, of_group);
+
+-- a condition in SQL that is none here: that is said, and a limit holds all the same
+SELECT * FROM judged(odm('<ItemRef ItemOID="A/B" Mandatory="Yes" CollectionExceptionConditionOID="C"/><ItemRef ItemOID="B" Mandatory="Yes"/>',
+    '<ItemDef OID="A/B" Name="a" DataType="integer"><RangeCheck Comparator="LT" SoftHard="Hard"><CheckValue>5</CheckValue></RangeCheck></ItemDef><ItemDef OID="B" Name="b" DataType="integer"/>'
+    '<ConditionDef OID="C" Name="c"><FormalExpression Context="SQL">nosuch("B")</FormalExpression></ConditionDef>'), '{"B": 1, "A/B": 7}', '{"B": 1}');
+SELECT construct, oid, status, detail FROM epro_etl.import_report WHERE form = 'F';
 
 -- methods: what was computed is verified
 SELECT * FROM judged(odm('<ItemRef ItemOID="W" Mandatory="Yes"/><ItemRef ItemOID="H" Mandatory="No"/><ItemRef ItemOID="BMI" Mandatory="No" MethodOID="ME.1"/><ItemRef ItemOID="Z" Mandatory="No" MethodOID="ME.2"/>',
