@@ -2084,6 +2084,853 @@ COMMENT ON FUNCTION epro_etl.study_participants(text, interval) IS
     'Participants of a study, by pseudonym, at the sites that are open to the caller: asks study, participants and permission in turn, as the caller, within one deadline; EP001 names the hop that was too slow';
 
 --
+-- CDISC ODM 1.3: a MetaDataVersion becomes forms of the kind that is there
+-- already (a JSON Schema and edit checks) and a report with a row a construct.
+-- odm_read() alone sees XML; what it returns is plain jsonb.
+--
+
+CREATE TABLE epro_etl.form_import (
+    import_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    version         text NOT NULL,
+    checks          bigint[] NOT NULL,
+    report          jsonb NOT NULL,
+    imported_at     timestamptz NOT NULL DEFAULT now(),
+    imported_by     text NOT NULL DEFAULT session_user
+);
+CREATE INDEX form_import_form ON epro_etl.form_import (form, import_id);
+COMMENT ON TABLE epro_etl.form_import IS 'Imports of forms from ODM: what became of each construct; the newest of a form is current';
+COMMENT ON COLUMN epro_etl.form_import.checks IS 'check_id of the edit checks that the import made or kept; the next import of the form retires them';
+
+CREATE VIEW epro_etl.import_report AS
+SELECT i.form, i.version, r.construct, r.oid, r.status, r.detail
+FROM epro_etl.form_import i
+CROSS JOIN LATERAL ROWS FROM (pg_catalog.jsonb_to_recordset(i.report) AS (construct text, oid text, status text, detail text)) WITH ORDINALITY
+    AS r (construct, oid, status, detail, n)
+WHERE i.import_id = (SELECT pg_catalog.max(l.import_id) FROM epro_etl.form_import l WHERE l.form = i.form)
+ORDER BY i.form, r.n;
+COMMENT ON VIEW epro_etl.import_report IS 'A row a construct of each form that came from ODM: imported, or not imported with the reason; of the newest import';
+
+CREATE FUNCTION epro_etl.odm_read(definition xml) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    source constant text := definition::text;
+    -- the text in English, else in the first language that has one
+    said constant text := 'string((%1$s/o:TranslatedText[lang("en")][normalize-space()] | %1$s/o:TranslatedText[normalize-space()]'
+                          '[not(../o:TranslatedText[lang("en")][normalize-space()])])[1])';
+    question constant text := format(said, 'o:Question');
+    description constant text := format(said, 'o:Description');
+    message constant text := format(said, 'o:ErrorMessage');
+    meaning constant text := format(said, 'o:Decode');
+    ns text;
+    versions text[];
+    odm jsonb;
+BEGIN
+    -- before anything is parsed: entities, external or ten levels deep, need a DOCTYPE
+    IF source LIKE '%<!DOCTYPE%' OR source LIKE '%<!ENTITY%' THEN
+        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
+            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
+    END IF;
+    IF octet_length(source) > 16777216 THEN
+        RAISE EXCEPTION 'the ODM document is larger than 16 MB' USING ERRCODE = 'program_limit_exceeded',
+            HINT = 'Pass the MetaDataVersion without clinical data.';
+    END IF;
+    IF NOT xml_is_well_formed_document(source) THEN
+        RAISE EXCEPTION 'the definition is not one well-formed XML document' USING ERRCODE = 'invalid_xml_document',
+            HINT = 'Pass a whole ODM file, or its MetaDataVersion element.';
+    END IF;
+    ns := (xpath('namespace-uri(/*)', definition))[1]::text;
+    IF ns IN ('http://www.cdisc.org/ns/odm/v2.0') THEN
+        RAISE EXCEPTION 'ODM 2.0 is not supported' USING ERRCODE = 'feature_not_supported',
+            HINT = 'Export the metadata as ODM 1.3.2.';
+    END IF;
+    IF ns IS NULL OR ns NOT IN ('http://www.cdisc.org/ns/odm/v1.3', 'http://www.cdisc.org/ns/odm/v1.2') THEN
+        RAISE EXCEPTION 'the document is not CDISC ODM 1.3' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'The namespace of its first element must be http://www.cdisc.org/ns/odm/v1.3 (or v1.2).';
+    END IF;
+    versions := xpath('//o:MetaDataVersion/@OID', definition, ARRAY[ARRAY['o', ns]])::text[];
+    IF cardinality(versions) <> 1 THEN
+        RAISE EXCEPTION 'the ODM document has % MetaDataVersions, not one', cardinality(versions) USING ERRCODE = 'invalid_parameter_value',
+            HINT = coalesce('Pass one of them: ' || nullif(array_to_string(versions, ', '), '') || '.', 'Pass an ODM file of metadata.');
+    END IF;
+
+    odm := jsonb_build_object('namespace', ns, 'forms', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:FormDef' PASSING definition COLUMNS
+            n FOR ORDINALITY, oid text PATH '@OID', name text PATH '@Name', repeating text PATH '@Repeating', said text PATH description) t));
+    odm := odm || jsonb_build_object('group_refs', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:FormDef/o:ItemGroupRef' PASSING definition COLUMNS
+            n FOR ORDINALITY, form text PATH '../@OID', "group" text PATH '@ItemGroupOID', mandatory text PATH '@Mandatory',
+            place numeric PATH '@OrderNumber', exception text PATH '@CollectionExceptionConditionOID') t));
+    odm := odm || jsonb_build_object('groups', (
+        SELECT jsonb_agg(to_jsonb(t)) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:ItemGroupDef' PASSING definition COLUMNS
+            oid text PATH '@OID', name text PATH '@Name', repeating text PATH '@Repeating') t));
+    odm := odm || jsonb_build_object('item_refs', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:ItemGroupDef/o:ItemRef' PASSING definition COLUMNS
+            n FOR ORDINALITY, "group" text PATH '../@OID', item text PATH '@ItemOID', mandatory text PATH '@Mandatory', place numeric PATH '@OrderNumber',
+            exception text PATH '@CollectionExceptionConditionOID', method text PATH '@MethodOID') t));
+    odm := odm || jsonb_build_object('items', (
+        SELECT jsonb_agg(to_jsonb(t)) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:ItemDef' PASSING definition COLUMNS
+            oid text PATH '@OID', name text PATH '@Name', type text PATH '@DataType', length text PATH '@Length', digits text PATH '@SignificantDigits',
+            codelist text PATH 'o:CodeListRef/@CodeListOID', question text PATH question, said text PATH description) t));
+    odm := odm || jsonb_build_object('item_units', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:ItemDef/o:MeasurementUnitRef' PASSING definition COLUMNS
+            n FOR ORDINALITY, item text PATH '../@OID', unit text PATH '@MeasurementUnitOID') t));
+    odm := odm || jsonb_build_object('ranges', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:ItemDef/o:RangeCheck' PASSING definition COLUMNS
+            n FOR ORDINALITY, item text PATH '../@OID', at integer PATH 'count(preceding-sibling::o:RangeCheck)', comparator text PATH '@Comparator',
+            softhard text PATH '@SoftHard', unit text PATH 'o:MeasurementUnitRef/@MeasurementUnitOID', message text PATH message) t));
+    odm := odm || jsonb_build_object('range_values', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:RangeCheck/o:CheckValue' PASSING definition COLUMNS
+            n FOR ORDINALITY, item text PATH '../../@OID', at integer PATH 'count(../preceding-sibling::o:RangeCheck)', value text PATH 'string(.)') t));
+    odm := odm || jsonb_build_object('codelists', (
+        SELECT jsonb_agg(to_jsonb(t)) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:CodeList' PASSING definition COLUMNS
+            oid text PATH '@OID', name text PATH '@Name', external integer PATH 'count(o:ExternalCodeList)') t));
+    odm := odm || jsonb_build_object('codes', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:CodeList/o:CodeListItem | //o:CodeList/o:EnumeratedItem'
+            PASSING definition COLUMNS n FOR ORDINALITY, codelist text PATH '../@OID', value text PATH '@CodedValue', meaning text PATH meaning) t));
+    odm := odm || jsonb_build_object('units', (
+        SELECT jsonb_agg(to_jsonb(t)) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:MeasurementUnit' PASSING definition COLUMNS
+            oid text PATH '@OID', name text PATH '@Name') t));
+    odm := odm || jsonb_build_object('symbols', (
+        SELECT jsonb_agg(to_jsonb(t)) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:MeasurementUnit/o:Symbol/o:TranslatedText[normalize-space()]'
+            PASSING definition COLUMNS unit text PATH '../../@OID', symbol text PATH 'normalize-space(.)') t));
+    odm := odm || jsonb_build_object('rules', (
+        SELECT jsonb_agg(to_jsonb(t)) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:ConditionDef | //o:MethodDef' PASSING definition COLUMNS
+            kind text PATH 'local-name(.)', oid text PATH '@OID', name text PATH '@Name', type text PATH '@Type', said text PATH description) t));
+    odm := odm || jsonb_build_object('expressions', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY n) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:FormalExpression' PASSING definition COLUMNS
+            n FOR ORDINALITY, kind text PATH 'local-name(..)', oid text PATH 'string(../@OID)', item text PATH 'string(../../@OID)',
+            at integer PATH 'count(../preceding-sibling::o:RangeCheck)', context text PATH '@Context', expression text PATH 'string(.)') t));
+    odm := odm || jsonb_build_object('form_conditions', (
+        SELECT jsonb_agg(DISTINCT t.oid) FROM XMLTABLE(XMLNAMESPACES (ns AS o), '//o:FormRef[@CollectionExceptionConditionOID]' PASSING definition COLUMNS
+            oid text PATH '@CollectionExceptionConditionOID') t));
+    -- what else there is, by name: the report leaves nothing out
+    odm := odm || jsonb_build_object('elements', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY t.name, t.ns) FROM (
+            SELECT x.name, x.ns, count(*) AS n FROM XMLTABLE('//*' PASSING definition COLUMNS
+                name text PATH 'local-name(.)', ns text PATH 'namespace-uri(.)') x GROUP BY 1, 2) t));
+    odm := odm || jsonb_build_object('attributes', (
+        SELECT jsonb_agg(to_jsonb(t) ORDER BY t.name) FROM (
+            SELECT x.element || '/@' || x.name AS name, count(*) AS n FROM XMLTABLE('//@*' PASSING definition COLUMNS
+                element text PATH 'local-name(..)', name text PATH 'name(.)') x GROUP BY 1) t));
+    -- an empty list rather than null
+    RETURN (SELECT jsonb_object_agg(e.key, CASE e.value WHEN 'null' THEN '[]' ELSE e.value END) FROM jsonb_each(odm) e);
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_read(xml) IS
+    'The one MetaDataVersion of an ODM 1.3 or 1.2 document as lists of plain values; refuses ODM 2.0, any DOCTYPE, and more than 16 MB (SQLSTATEs 0A000, 2200M, 54000)';
+
+CREATE FUNCTION epro_etl.odm_type(data_type text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    mm constant text := '(?:0[1-9]|1[0-2])';
+    dd constant text := '(?:0[1-9]|[12][0-9]|3[01])';
+    hh constant text := '(?:[01][0-9]|2[0-3])';
+    sixty constant text := '[0-5][0-9]';
+    second constant text := '[0-5][0-9](?:\.[0-9]+)?';
+    zone constant text := '(?:Z|[+-]' || hh || ':' || sixty || ')';
+    -- a day of the Gregorian calendar
+    day constant text := '(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))'
+                         '|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29)';
+    clock constant text := hh || ':' || sixty || ':' || second;
+    partial_clock constant text := '(?:' || hh || '(?::' || sixty || ')?|' || clock || ')' || zone || '?';
+    partial constant text := '(?:[0-9]{4}(?:-' || mm || ')?|' || day || '(?:T' || partial_clock || ')?)';
+    incomplete_date constant text := '(?:[0-9]{4}|-)-(?:' || mm || '|-)-(?:' || dd || '|-)';
+    incomplete_time constant text := '(?:' || hh || '|-):(?:' || sixty || '|-):(?:' || second || '|-)(?:' || zone || '|-)?';
+    duration constant text := '[+-]?P(?:[0-9]+W|(?=[0-9T])(?:[0-9]+Y)?(?:[0-9]+M)?(?:[0-9]+D)?'
+                              '(?:T(?=[0-9])(?:[0-9]+H)?(?:[0-9]+M)?(?:[0-9]+(?:\.[0-9]+)?S)?)?)';
+    pattern text;
+BEGIN
+    CASE data_type
+        WHEN 'integer' THEN RETURN '{"family": "integer", "schema": {"type": "integer"}}';
+        WHEN 'float', 'double', 'decimal' THEN RETURN '{"family": "number", "schema": {"type": "number"}}';
+        WHEN 'text', 'string' THEN RETURN '{"family": "text", "schema": {"type": "string"}}';
+        WHEN 'boolean' THEN RETURN '{"family": "boolean", "schema": {"type": "boolean"}}';
+        WHEN 'date' THEN RETURN '{"family": "date", "schema": {"type": "string", "format": "date"}}';
+        WHEN 'time' THEN pattern := clock || zone || '?';
+        WHEN 'datetime' THEN pattern := day || 'T' || clock || zone || '?';
+        WHEN 'partialDate' THEN pattern := '(?:[0-9]{4}(?:-' || mm || ')?|' || day || ')';
+        WHEN 'partialTime' THEN pattern := partial_clock;
+        WHEN 'partialDatetime' THEN pattern := partial;
+        WHEN 'incompleteDate' THEN pattern := incomplete_date;
+        WHEN 'incompleteTime' THEN pattern := incomplete_time;
+        WHEN 'incompleteDatetime' THEN pattern := incomplete_date || '(?:T' || incomplete_time || ')?';
+        WHEN 'durationDatetime' THEN pattern := duration;
+        WHEN 'intervalDatetime' THEN pattern := '(?:' || partial || '/(?:' || partial || '|' || duration || ')|' || duration || '/' || partial || ')';
+        WHEN 'hexBinary' THEN pattern := '(?:[0-9a-fA-F]{2})*';
+        WHEN 'base64Binary' THEN pattern := '(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?';
+        WHEN 'hexFloat' THEN pattern := '[0-9a-fA-F]{16}';
+        WHEN 'base64Float' THEN pattern := '[A-Za-z0-9+/]{11}=';
+        WHEN 'URI' THEN pattern := '[^ \t\r\n<>"]+';
+        ELSE RETURN NULL;
+    END CASE;
+    RETURN jsonb_build_object('family', CASE data_type WHEN 'time' THEN 'time' WHEN 'datetime' THEN 'datetime' ELSE 'other' END,
+                              'schema', jsonb_build_object('type', 'string', 'pattern', '^(?:' || pattern || ')$'));
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_type(text) IS
+    'What an ODM DataType (ODM 1.3.2, section 2.14) becomes: a JSON Schema, and the family that says how its values compare; NULL: unknown';
+
+CREATE FUNCTION epro_etl.odm_comparison(item text, family text, comparator text, literals text[]) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    sign constant text := CASE comparator WHEN 'LT' THEN '<' WHEN 'LE' THEN '<=' WHEN 'GT' THEN '>' WHEN 'GE' THEN '>='
+                                          WHEN 'EQ' THEN '=' WHEN 'NE' THEN '<>' WHEN 'IN' THEN 'IN' WHEN 'NOTIN' THEN 'NOT IN' END;
+    ordered constant boolean := comparator IN ('LT', 'LE', 'GT', 'GE');
+    left_side text := item;
+    guard text;
+    list text;
+    one text;
+    quoted text;
+BEGIN
+    IF sign IS NULL OR cardinality(literals) = 0 OR (cardinality(literals) > 1 AND comparator NOT IN ('IN', 'NOTIN')) THEN
+        RETURN NULL;
+    END IF;
+    FOREACH one IN ARRAY literals LOOP
+        one := CASE WHEN family IN ('text', 'other') THEN one ELSE btrim(one) END;
+        quoted := NULL;
+        CASE family
+            WHEN 'integer', 'number' THEN
+                IF one ~ '^[+-]?[0-9]{1,250}(\.[0-9]{1,250})?([eE][+-]?[0-9]{1,3})?$' THEN quoted := '(' || one || ')'; END IF;
+            WHEN 'boolean' THEN
+                quoted := CASE WHEN one IN ('true', '1') THEN 'true' WHEN one IN ('false', '0') THEN 'false' END;
+                IF ordered THEN quoted := NULL; END IF;
+            WHEN 'date' THEN
+                IF one ~ (epro_etl.odm_type('partialDate') -> 'schema' ->> 'pattern') AND length(one) = 10 AND one >= '0001' THEN
+                    quoted := 'DATE ' || quote_literal(one);
+                END IF;
+            WHEN 'time', 'datetime' THEN
+                -- which of two is the earlier can be said of two without an offset, down to the microsecond
+                guard := CASE family WHEN 'time' THEN '^' ELSE '^[0-9]{4}-[0-9]{2}-[0-9]{2}T' END || '[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$';
+                IF one ~ (epro_etl.odm_type(family) -> 'schema' ->> 'pattern') AND one ~ guard AND (family = 'time' OR one >= '0001') THEN
+                    quoted := CASE family WHEN 'time' THEN 'TIME ' ELSE 'TIMESTAMP ' END || quote_literal(one);
+                    left_side := item || CASE family WHEN 'time' THEN '::time' ELSE '::timestamp' END;
+                END IF;
+            WHEN 'text' THEN
+                quoted := quote_literal(one);
+                IF ordered THEN left_side := item || ' COLLATE "C"'; END IF;
+            ELSE
+                IF NOT ordered THEN quoted := quote_literal(one); END IF;
+        END CASE;
+        IF quoted IS NULL THEN
+            RETURN NULL;
+        END IF;
+        list := concat_ws(', ', list, quoted);
+    END LOOP;
+    list := left_side || ' ' || sign || ' ' || CASE WHEN sign LIKE '%IN' THEN '(' || list || ')' ELSE list END;
+    RETURN CASE WHEN guard IS NULL THEN list
+                ELSE 'CASE WHEN ' || item || ' ~ ' || quote_literal(guard) || ' AND ' || item || ' >= ' || CASE family WHEN 'time' THEN '''''' ELSE '''0001''' END
+                     || ' THEN ' || list || ' END' END;
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_comparison(text, text, text, text[]) IS
+    'A comparison of a RangeCheck or XPath predicate as an SQL expression over an item; NULL: it cannot be said for values of that family';
+
+CREATE FUNCTION epro_etl.odm_xpath(expression text, at_group boolean, here text, places jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parts text[] := regexp_match(expression, $r$^\s*((?:\.\./)+)((?:\w+:)?ItemGroupData\s*\[\s*@ItemGroupOID\s*=\s*(?:'([^']*)'|"([^"]*)")\s*\]\s*/\s*)?$r$
+        || $r$(?:\w+:)?ItemData\s*\[\s*@ItemOID\s*=\s*(?:'([^']*)'|"([^"]*)")\s*\]((?:\s*\[\s*@Value\s*(?:=|!=|<=|>=|<|>)\s*(?:'[^']*'|"[^"]*"|-?[0-9]+(?:\.[0-9]+)?)\s*\])*)\s*$r$ || '$');
+    up integer := length(parts[1]) / 3 + at_group::integer;   -- from an ItemData: 1 is its group, 2 the form
+    in_group text := coalesce(parts[3], parts[4]);
+    item text := coalesce(parts[5], parts[6]);
+    place jsonb;
+    term text[];
+    sql text;
+    one text;
+BEGIN
+    IF parts IS NULL THEN
+        RETURN jsonb_build_object('why', CASE WHEN expression ~ 'FormData\s*\[|StudyEventData\s*\[' THEN 'it is about another form or visit'
+            ELSE 'of XPath, only ../ItemData[@ItemOID=''...''][@Value=''...''] and ItemGroupData[...]/ItemData[...] are read' END);
+    END IF;
+    IF up <> (CASE WHEN parts[2] IS NULL THEN 1 ELSE 2 END) THEN
+        RETURN jsonb_build_object('why', 'its path leads nowhere from here');
+    END IF;
+    in_group := coalesce(in_group, here);
+    place := places -> (in_group || E'\x01' || item);
+    IF place IS NULL THEN
+        RETURN jsonb_build_object('why', format('it asks for item %s of group %s, which this form does not have', item, in_group));
+    END IF;
+    FOR term IN SELECT regexp_matches(parts[7], $r$\[\s*@Value\s*(=|!=|<=|>=|<|>)\s*(?:'([^']*)'|"([^"]*)"|(-?[0-9]+(?:\.[0-9]+)?))\s*\]$r$, 'g') LOOP
+        -- to XPath, an order is one of numbers
+        one := CASE WHEN term[1] NOT IN ('=', '!=') AND (place ->> 'family') NOT IN ('integer', 'number') THEN NULL
+                    ELSE epro_etl.odm_comparison(place ->> 'ref', place ->> 'family', CASE term[1] WHEN '=' THEN 'EQ' WHEN '!=' THEN 'NE' WHEN '<' THEN 'LT'
+                             WHEN '<=' THEN 'LE' WHEN '>' THEN 'GT' ELSE 'GE' END, ARRAY[coalesce(term[2], term[3], term[4])]) END;
+        IF one IS NULL THEN
+            RETURN jsonb_build_object('why', format('it compares item %s with what is no value of its DataType', item));
+        END IF;
+        sql := concat_ws(' AND ', sql, one);
+    END LOOP;
+    -- no such node is no match: XPath knows no unknown
+    RETURN jsonb_build_object('sql', coalesce('coalesce(' || sql || ', false)', (place ->> 'ref') || ' IS NOT NULL'));
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_xpath(text, boolean, text, jsonb) IS
+    'A path over ItemData as it is usual in ODM conditions, as an SQL expression: {"sql": ...}, or {"why": ...} when it is none of those that are read; places: {ref, family} by group, U+0001 and item';
+
+CREATE FUNCTION epro_etl.odm_translate(odm jsonb, form_oid text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    form jsonb;
+    refs jsonb;             -- a place of an item in the form each: group, item, and what ItemGroupRef, ItemRef and ItemDef say
+    -- by group, item and between them a character that XML does not have; without an item: of the group
+    places jsonb := '{}';   -- {ref, family, name}, or {wrong}
+    conditions jsonb := '{}';  -- {sql, probe}, or {why}; and oid, said
+    top jsonb := '{}';      -- properties
+    required jsonb := '[]';
+    groups jsonb := '{}';   -- properties of the groups whose items stand in an object
+    checks jsonb := '[]';
+    report jsonb := '[]';
+    schema jsonb;
+    place jsonb;
+    condition jsonb;
+    present jsonb;          -- of places, those that did become items
+    aliases jsonb;
+    r record;
+    c record;
+    key text;
+    name text;
+    expression text;
+    applies text;
+    unit text;
+    units text[];
+    others text;
+    codes jsonb;
+    wrong text;
+    limits jsonb;
+    hard boolean;
+    probe boolean;
+BEGIN
+    SELECT f.value INTO form FROM jsonb_array_elements(odm -> 'forms') f WHERE f.value ->> 'oid' = form_oid;
+    SELECT coalesce(jsonb_agg(to_jsonb(t) ORDER BY t.group_at, t.item_at), '[]') INTO refs FROM (
+        SELECT g."group", g.mandatory AS group_mandatory, g.exception AS group_exception, d.oid IS NOT NULL AS group_known, d.repeating,
+               i.item, i.mandatory, i.exception, i.method, t.name, t.type, t.length, t.digits, t.codelist, t.oid IS NOT NULL AS known,
+               concat_ws(' | ', nullif(t.question, ''), nullif(t.said, '')) AS said,
+               row_number() OVER (ORDER BY g.place, g.n) AS group_at,
+               row_number() OVER (ORDER BY g.place, g.n, i.place, i.n) AS item_at,
+               min(g."group") OVER (PARTITION BY i.item) <> max(g."group") OVER (PARTITION BY i.item) AS nested,
+               row_number() OVER (PARTITION BY g."group", i.item ORDER BY g.n, i.n) AS again
+        FROM jsonb_to_recordset(odm -> 'group_refs') AS g (n integer, form text, "group" text, mandatory text, place numeric, exception text)
+        LEFT JOIN jsonb_to_recordset(odm -> 'groups') AS d (oid text, name text, repeating text) ON d.oid = g."group"
+        LEFT JOIN jsonb_to_recordset(odm -> 'item_refs') AS i (n integer, "group" text, item text, mandatory text, place numeric, exception text, method text)
+            ON i."group" = g."group"
+        LEFT JOIN jsonb_to_recordset(odm -> 'items') AS t (oid text, name text, type text, length text, digits text, codelist text, question text, said text)
+            ON t.oid = i.item
+        WHERE g.form = form_oid) t;
+
+    -- a study has many forms: below, look only through what is about this one
+    SELECT odm || jsonb_object_agg(l.list, (
+            SELECT coalesce(jsonb_agg(e.value ORDER BY e.n), '[]') FROM jsonb_array_elements(odm -> l.list) WITH ORDINALITY AS e (value, n)
+            WHERE e.value ->> l.key = ANY (l.oids) OR (l.list = 'expressions' AND e.value ->> 'kind' <> 'RangeCheck'))) INTO odm
+        FROM (SELECT array_agg(DISTINCT x.value ->> 'item') AS items, array_agg(DISTINCT x.value ->> 'codelist') AS codelists FROM jsonb_array_elements(refs) x) o,
+             LATERAL (VALUES ('item_units', 'item', o.items), ('ranges', 'item', o.items), ('range_values', 'item', o.items), ('expressions', 'item', o.items),
+                             ('codes', 'codelist', o.codelists)) AS l (list, key, oids);
+
+    -- what cannot become an item, and where the others stand
+    FOR r IN SELECT * FROM jsonb_to_recordset(refs) AS x ("group" text, item text, type text, group_known boolean, known boolean, nested boolean, again integer) LOOP
+        key := r."group" || E'\x01' || r.item;
+        name := CASE WHEN r.nested THEN r."group" || '.' ELSE '' END || r.item;
+        wrong := CASE WHEN r.item IS NULL OR r.again > 1 THEN NULL
+                      WHEN NOT r.known THEN 'there is no ItemDef of that OID'
+                      WHEN epro_etl.odm_type(r.type) IS NULL THEN format('unknown DataType "%s"', r.type)
+                      WHEN octet_length(r.item) > 58 OR (r.nested AND octet_length(r."group") > 63) THEN 'its OID is too long for a name in SQL' END;
+        IF r.item IS NULL OR r.again > 1 THEN
+            CONTINUE;
+        END IF;
+        IF wrong IS NOT NULL THEN
+            places := places || jsonb_build_object(key, jsonb_build_object('wrong', wrong));
+            CONTINUE;
+        END IF;
+        places := places || jsonb_build_object(key, (epro_etl.odm_type(r.type) - 'schema') || jsonb_build_object('name', name,
+            'ref', CASE WHEN r.nested THEN quote_ident(r."group") || '.' ELSE '' END || quote_ident(r.item)));
+    END LOOP;
+    -- one that is not there is none to a condition, too
+    SELECT coalesce(jsonb_object_agg(p.key, p.value) FILTER (WHERE p.value ? 'ref'), '{}') INTO present FROM jsonb_each(places) p;
+
+    -- conditions under which a group or an item is not collected
+    FOR r IN SELECT DISTINCT x."group" || E'\x01' AS key, x."group", x.group_exception AS oid, true AS at_group
+             FROM jsonb_to_recordset(refs) AS x ("group" text, group_exception text) WHERE x.group_exception IS NOT NULL
+             UNION ALL
+             SELECT DISTINCT x."group" || E'\x01' || x.item, x."group", x.exception, false
+             FROM jsonb_to_recordset(refs) AS x ("group" text, item text, exception text) WHERE x.exception IS NOT NULL LOOP
+        condition := jsonb_build_object('why', CASE WHEN EXISTS (SELECT FROM jsonb_array_elements(odm -> 'rules') d
+            WHERE d.value ->> 'oid' = r.oid AND d.value ->> 'kind' = 'ConditionDef')
+            THEN 'it has no FormalExpression in a context that is known here (SQL, PostgreSQL, epro_etl, XPath)'
+            ELSE 'there is no ConditionDef of that OID' END);
+        FOR c IN SELECT lower(e.context) AS context, e.expression
+                 FROM jsonb_to_recordset(odm -> 'expressions') AS e (n integer, kind text, oid text, context text, expression text)
+                 WHERE e.kind = 'ConditionDef' AND e.oid = r.oid AND lower(e.context) IN ('sql', 'postgresql', 'epro_etl', 'xpath')
+                 ORDER BY lower(e.context) = 'xpath', e.n LIMIT 1 LOOP
+            condition := CASE c.context WHEN 'xpath' THEN epro_etl.odm_xpath(c.expression, r.at_group, r."group", present)
+                                        ELSE jsonb_build_object('sql', '(' || c.expression || E'\n)', 'probe', true) END;
+        END LOOP;
+        conditions := conditions || jsonb_build_object(r.key, condition || jsonb_build_object('oid', r.oid,
+            'said', (SELECT nullif(d.value ->> 'said', '') FROM jsonb_array_elements(odm -> 'rules') d WHERE d.value ->> 'oid' = r.oid LIMIT 1)));
+    END LOOP;
+
+    report := report || jsonb_build_object('construct', 'FormDef', 'oid', form_oid, 'status', 'imported', 'detail', 'form "' || (form ->> 'name') || '"');
+    IF form ->> 'repeating' = 'Yes' THEN
+        report := report || jsonb_build_object('construct', 'FormDef/@Repeating', 'oid', form_oid, 'status', 'not imported',
+            'detail', 'each occurrence is a response of its own; how many there are is not judged');
+    END IF;
+
+    FOR r IN SELECT *, row_number() OVER (PARTITION BY x."group" ORDER BY x.item_at) = 1 AS first_of_group
+             FROM jsonb_to_recordset(refs) AS x ("group" text, group_mandatory text, group_exception text, group_known boolean, repeating text, item text,
+                mandatory text, exception text, method text, name text, type text, length text, digits text, codelist text, known boolean, said text,
+                item_at integer, nested boolean, again integer)
+             ORDER BY x.item_at LOOP
+        IF r.first_of_group THEN
+            -- the others of a group: a group that is not mandatory is there when one of them is
+            report := report || jsonb_build_object('construct', 'ItemGroupDef', 'oid', r."group",
+                'status', CASE WHEN r.group_known THEN 'imported' ELSE 'not imported' END,
+                'detail', CASE WHEN NOT r.group_known THEN 'there is no ItemGroupDef of that OID'
+                               WHEN r.group_mandatory = 'Yes' THEN 'mandatory' ELSE 'its mandatory items are when one of its items is answered' END);
+            IF r.repeating = 'Yes' THEN
+                report := report || jsonb_build_object('construct', 'ItemGroupDef/@Repeating', 'oid', r."group", 'status', 'not imported',
+                    'detail', 'each occurrence is a response of its own; how many there are is not judged');
+            END IF;
+            condition := conditions -> (r."group" || E'\x01');
+            IF condition IS NOT NULL THEN
+                SELECT string_agg((p.value ->> 'ref') || ' IS NULL', ' AND ' ORDER BY p.key) INTO expression
+                    FROM jsonb_each(present) p WHERE left(p.key, length(r."group") + 1) = r."group" || E'\x01';
+                name := 'group ' || r."group" || ' CollectionExceptionCondition';
+                IF condition ? 'sql' AND expression IS NOT NULL THEN
+                    checks := checks || jsonb_build_object('name', name, 'expression', expression, 'condition', condition ->> 'sql', 'severity', 'error',
+                        'message', concat_ws(': ', 'group ' || r."group" || ' must not be answered', condition ->> 'said'),
+                        'probe', condition ? 'probe', 'row', jsonb_array_length(report));
+                END IF;
+                report := report || jsonb_build_object('construct', 'ConditionDef', 'oid', condition ->> 'oid',
+                    'status', CASE WHEN condition ? 'sql' THEN 'imported' ELSE 'not imported' END,
+                    'detail', 'of ItemGroupRef ' || r."group" || ': ' || coalesce(condition ->> 'why', 'edit check "' || name || '"'));
+            END IF;
+        END IF;
+        IF r.item IS NULL THEN
+            CONTINUE;
+        END IF;
+        IF r.again > 1 THEN
+            report := report || jsonb_build_object('construct', 'ItemRef', 'oid', r.item, 'status', 'not imported',
+                'detail', 'the form has it in group ' || r."group" || ' already');
+            CONTINUE;
+        END IF;
+        place := places -> (r."group" || E'\x01' || r.item);
+        IF place ? 'wrong' THEN
+            report := report || jsonb_build_object('construct', 'ItemDef', 'oid', r.item, 'status', 'not imported', 'detail', place ->> 'wrong');
+            CONTINUE;
+        END IF;
+
+        schema := (epro_etl.odm_type(r.type) -> 'schema') || jsonb_strip_nulls(jsonb_build_object('title', r.name,
+            'description', nullif(r.said, ''), '$comment', 'ItemDef ' || r.item));
+        report := report || jsonb_build_object('construct', 'ItemDef', 'oid', r.item, 'status', 'imported',
+            'detail', format('item "%s", %s', place ->> 'name', r.type));
+        limits := '{}';
+
+        IF r.codelist IS NOT NULL THEN
+            SELECT jsonb_agg(CASE WHEN place ->> 'family' IN ('integer', 'number') THEN CASE WHEN btrim(e.value) ~ '^-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?$'
+                                       THEN to_jsonb(btrim(e.value)::numeric) END
+                                  WHEN place ->> 'family' = 'boolean' THEN CASE WHEN e.value IN ('true', '1') THEN 'true'::jsonb WHEN e.value IN ('false', '0') THEN 'false' END
+                                  ELSE to_jsonb(e.value) END ORDER BY e.n) INTO codes
+                FROM jsonb_to_recordset(odm -> 'codes') AS e (n integer, codelist text, value text) WHERE e.codelist = r.codelist;
+            SELECT CASE WHEN l.oid IS NULL THEN 'there is no CodeList of that OID'
+                        WHEN l.external > 0 THEN 'it is an ExternalCodeList, whose codes are not in the document: its values are not judged'
+                        WHEN codes IS NULL THEN 'it has no items'
+                        WHEN codes @> 'null' THEN format('it has codes that are no values of DataType %s', r.type) END INTO wrong
+                FROM (SELECT) one LEFT JOIN jsonb_to_recordset(odm -> 'codelists') AS l (oid text, external integer) ON l.oid = r.codelist;
+            IF wrong IS NULL THEN
+                schema := schema || jsonb_build_object('enum', codes, 'description', (
+                    SELECT concat_ws(' | ', schema ->> 'description', string_agg(e.value || ' = ' || e.meaning, ', ' ORDER BY e.n) FILTER (WHERE e.meaning <> ''))
+                    FROM jsonb_to_recordset(odm -> 'codes') AS e (n integer, codelist text, value text, meaning text) WHERE e.codelist = r.codelist));
+            END IF;
+            report := report || jsonb_build_object('construct', 'CodeList', 'oid', r.codelist, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
+                'detail', format('of ItemDef %s: ', r.item) || coalesce(wrong, format('enum of %s values', jsonb_array_length(codes))));
+        END IF;
+
+        -- Length and SignificantDigits: what a system must be able to hold (ODM 1.3.2, ItemDef)
+        IF r.length IS NOT NULL THEN
+            wrong := NULL;
+            IF schema ? 'enum' THEN
+                NULL;   -- a code list that is longer than the Length is right all the same
+            ELSIF r.length !~ '^[0-9]{1,9}$' THEN
+                wrong := 'it is no number';
+            ELSIF place ->> 'family' = 'text' THEN
+                schema := schema || jsonb_build_object('maxLength', r.length::integer);
+            ELSIF place ->> 'family' = 'integer' THEN
+                IF r.length::integer > 100 THEN wrong := 'it is beyond 100 digits';
+                ELSE limits := jsonb_build_object('minimum', trim_scale(1 - 10::numeric ^ r.length::integer),
+                                                  'maximum', trim_scale(10::numeric ^ r.length::integer - 1)); END IF;
+            ELSIF r.type IN ('float', 'decimal') AND coalesce(r.digits, '0') ~ '^[0-9]{1,3}$' AND r.length::integer <= 100
+                  AND r.length::integer >= coalesce(r.digits, '0')::integer THEN
+                limits := jsonb_build_object('exclusiveMinimum', trim_scale(-(10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer))),
+                                             'exclusiveMaximum', trim_scale(10::numeric ^ (r.length::integer - coalesce(r.digits, '0')::integer)));
+            ELSE
+                wrong := CASE WHEN r.type IN ('float', 'decimal') THEN 'it does not fit the SignificantDigits' ELSE format('ODM gives it no meaning for DataType %s', r.type) END;
+            END IF;
+            report := report || jsonb_build_object('construct', 'ItemDef/@Length', 'oid', r.item, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
+                'detail', coalesce(wrong, CASE WHEN schema ? 'enum' THEN 'by its CodeList' END, CASE place ->> 'family' WHEN 'text' THEN 'maxLength ' || r.length WHEN 'integer' THEN 'minimum and maximum'
+                                                ELSE 'exclusiveMinimum and exclusiveMaximum' END));
+        END IF;
+        IF r.digits IS NOT NULL THEN
+            wrong := CASE WHEN r.digits !~ '^[0-9]{1,3}$' OR place ->> 'family' <> 'number' THEN 'ODM gives it no meaning here' END;
+            name := (place ->> 'name') || ' SignificantDigits';
+            IF wrong IS NULL THEN
+                checks := checks || jsonb_build_object('name', name, 'severity', 'warning', 'row', jsonb_array_length(report),
+                    'expression', format('%1$s = round(%1$s, %2$s)', place ->> 'ref', r.digits), 'condition', (place ->> 'ref') || ' IS NOT NULL',
+                    'message', format('%s has more than %s digits behind the decimal point', place ->> 'name', r.digits));
+            END IF;
+            report := report || jsonb_build_object('construct', 'ItemDef/@SignificantDigits', 'oid', r.item,
+                'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END, 'detail', coalesce(wrong, 'edit check "' || name || '", a warning'));
+        END IF;
+
+        -- when an item is not collected: its group's condition, or its own
+        SELECT string_agg(k.value ->> 'sql', ' OR '), coalesce(bool_or(k.value ? 'probe'), false) INTO applies, probe
+            FROM jsonb_each(conditions) k WHERE k.key IN (r."group" || E'\x01', r."group" || E'\x01' || r.item) AND k.value ? 'sql';
+        condition := conditions -> (r."group" || E'\x01' || r.item);
+        IF condition IS NOT NULL THEN
+            name := (place ->> 'name') || ' CollectionExceptionCondition';
+            IF condition ? 'sql' THEN
+                checks := checks || jsonb_build_object('name', name, 'expression', (place ->> 'ref') || ' IS NULL', 'condition', condition ->> 'sql', 'severity', 'error',
+                    'message', concat_ws(': ', (place ->> 'name') || ' must not be answered', condition ->> 'said'), 'probe', condition ? 'probe',
+                    'row', jsonb_array_length(report));
+            END IF;
+            report := report || jsonb_build_object('construct', 'ConditionDef', 'oid', condition ->> 'oid', 'status', CASE WHEN condition ? 'sql' THEN 'imported' ELSE 'not imported' END,
+                'detail', 'of ItemRef ' || r.item || ': ' || coalesce(condition ->> 'why', 'edit check "' || name || '"'));
+        END IF;
+
+        IF r.mandatory = 'Yes' THEN
+            SELECT string_agg((p.value ->> 'ref') || ' IS NOT NULL', ' OR ' ORDER BY p.key) INTO others
+                FROM jsonb_each(present) p WHERE left(p.key, length(r."group") + 1) = r."group" || E'\x01' AND p.key <> r."group" || E'\x01' || r.item;
+            wrong := CASE WHEN EXISTS (SELECT FROM jsonb_each(conditions) k WHERE k.key IN (r."group" || E'\x01', r."group" || E'\x01' || r.item) AND NOT k.value ? 'sql')
+                          THEN 'whether it is to be collected depends on a ConditionDef that was not imported' END;
+            name := (place ->> 'name') || ' Mandatory';
+            IF wrong IS NOT NULL THEN
+                NULL;
+            ELSIF r.group_mandatory = 'Yes' AND applies IS NULL AND NOT r.nested THEN
+                required := required || to_jsonb(r.item);
+                name := NULL;
+            ELSIF r.group_mandatory IS DISTINCT FROM 'Yes' AND others IS NULL THEN
+                name := NULL;
+            ELSE
+                checks := checks || jsonb_build_object('name', name, 'expression', (place ->> 'ref') || ' IS NOT NULL', 'severity', 'error',
+                    'condition', nullif(concat_ws(' AND ', CASE WHEN r.group_mandatory IS DISTINCT FROM 'Yes' THEN '(' || others || ')' END, 'NOT (' || applies || ')'), ''),
+                    'message', (place ->> 'name') || ' must be answered', 'probe', probe, 'row', jsonb_array_length(report));
+            END IF;
+            report := report || jsonb_build_object('construct', 'ItemRef/@Mandatory', 'oid', r.item, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
+                'detail', CASE WHEN wrong IS NOT NULL THEN wrong WHEN name IS NOT NULL THEN 'edit check "' || name || '"'
+                               WHEN r.group_mandatory = 'Yes' THEN 'required' ELSE 'nothing to require: its group is there only when it is' END);
+        END IF;
+
+        -- units: those of the item, and those that its range checks are about
+        SELECT array_agg(u.unit ORDER BY u.n) INTO units FROM (
+            SELECT x.unit, min(x.n) AS n FROM (
+                SELECT m.unit, m.n FROM jsonb_to_recordset(odm -> 'item_units') AS m (n integer, item text, unit text) WHERE m.item = r.item
+                UNION ALL
+                SELECT m.unit, 1000000 + m.n FROM jsonb_to_recordset(odm -> 'ranges') AS m (n integer, item text, unit text) WHERE m.item = r.item AND m.unit IS NOT NULL) x
+            GROUP BY x.unit) u;
+        unit := NULL;
+        IF units IS NOT NULL THEN
+            -- the unit of an answer that states none: the item's only one, or the only one of its checks
+            SELECT CASE WHEN count(*) = 1 THEN min(m.unit) WHEN count(*) = 0 AND cardinality(units) = 1 THEN units[1] END INTO unit
+                FROM jsonb_to_recordset(odm -> 'item_units') AS m (item text, unit text) WHERE m.item = r.item;
+            name := r.item || '_unit';
+            WHILE EXISTS (SELECT FROM jsonb_array_elements(refs) x WHERE lower(x.value ->> 'item') = lower(name)) LOOP
+                name := name || '_';
+            END LOOP;
+            -- what a unit may be called: its OID, and its name and symbols unless another one of the item has them
+            SELECT jsonb_object_agg(a.unit, a.aliases) INTO aliases FROM (
+                SELECT n.unit, jsonb_agg(n.alias ORDER BY n.rank, n.alias) AS aliases FROM (
+                    SELECT y.unit, y.alias, min(y.rank) AS rank, count(*) OVER (PARTITION BY y.alias) AS shared FROM (
+                        SELECT u AS unit, u AS alias, 0 AS rank FROM unnest(units) u
+                        UNION ALL SELECT d.oid, d.name, 1 FROM jsonb_to_recordset(odm -> 'units') AS d (oid text, name text) WHERE d.oid = ANY (units) AND d.name <> ''
+                        UNION ALL SELECT s.unit, s.symbol, 2 FROM jsonb_to_recordset(odm -> 'symbols') AS s (unit text, symbol text) WHERE s.unit = ANY (units)) y
+                    GROUP BY y.unit, y.alias) n
+                WHERE n.shared = 1 OR n.rank = 0 GROUP BY n.unit) a;
+            place := place || jsonb_build_object('aliases', aliases, 'unit_ref', CASE WHEN r.nested THEN quote_ident(r."group") || '.' ELSE '' END || quote_ident(name));
+            codes := jsonb_strip_nulls(jsonb_build_object('type', 'string', 'title', 'unit of ' || r.item, 'default', unit,
+                'enum', (SELECT jsonb_agg(DISTINCT x.value) FROM jsonb_each(aliases) t, jsonb_array_elements(t.value) x)));
+            IF r.nested THEN
+                groups := jsonb_set(groups, ARRAY[r."group"], coalesce(groups -> r."group", '{}') || jsonb_build_object(name, codes));
+            ELSE
+                top := top || jsonb_build_object(name, codes);
+            END IF;
+            FOR c IN SELECT u FROM unnest(units) u LOOP
+                report := report || jsonb_build_object('construct', 'MeasurementUnit', 'oid', c.u, 'status', 'imported',
+                    'detail', format('of ItemDef %s: item "%s" takes %s%s', r.item, name, (SELECT string_agg(to_json(x)::text, ', ') FROM jsonb_array_elements_text(aliases -> c.u) x),
+                                     CASE c.u WHEN unit THEN '; meant when it is not answered' ELSE '' END));
+            END LOOP;
+        END IF;
+
+        FOR c IN SELECT x.at, x.comparator, x.softhard, x.unit, nullif(x.message, '') AS message,
+                        array(SELECT v.value FROM jsonb_to_recordset(odm -> 'range_values') AS v (n integer, item text, at integer, value text)
+                              WHERE v.item = r.item AND v.at = x.at ORDER BY v.n) AS literals,
+                        (SELECT e.expression FROM jsonb_to_recordset(odm -> 'expressions') AS e (n integer, kind text, item text, at integer, context text, expression text)
+                         WHERE e.kind = 'RangeCheck' AND e.item = r.item AND e.at = x.at AND lower(e.context) IN ('sql', 'postgresql', 'epro_etl')
+                         ORDER BY e.n LIMIT 1) AS sql
+                 FROM jsonb_to_recordset(odm -> 'ranges') AS x (n integer, item text, at integer, comparator text, softhard text, unit text, message text)
+                 WHERE x.item = r.item ORDER BY x.n LOOP
+            hard := c.softhard IS DISTINCT FROM 'Soft';
+            expression := coalesce(CASE WHEN cardinality(c.literals) = 0 THEN '(' || c.sql || E'\n)' END,
+                                   epro_etl.odm_comparison(place ->> 'ref', place ->> 'family', c.comparator, c.literals));
+            wrong := CASE WHEN expression IS NOT NULL THEN NULL
+                          WHEN cardinality(c.literals) = 0 THEN 'it has no CheckValue, and no FormalExpression in SQL'
+                          WHEN cardinality(c.literals) > 1 AND c.comparator NOT IN ('IN', 'NOTIN') THEN 'it has more than one CheckValue'
+                          ELSE format('values of DataType %s are not compared by %s with that CheckValue', r.type, c.comparator) END;
+            IF wrong IS NOT NULL THEN
+                report := report || jsonb_build_object('construct', 'RangeCheck', 'oid', r.item, 'status', 'not imported',
+                    'detail', concat_ws(' ', coalesce(c.comparator, 'RangeCheck'), CASE WHEN cardinality(c.literals) = 1 THEN c.literals[1] END) || ': ' || wrong);
+                CONTINUE;
+            END IF;
+            -- a hard limit that says nothing of its own is a keyword: that is faster
+            IF hard AND c.message IS NULL AND c.unit IS NULL AND applies IS NULL AND cardinality(c.literals) = 1
+               AND place ->> 'family' IN ('integer', 'number') AND c.comparator IN ('LE', 'GE', 'LT', 'GT') THEN
+                name := CASE c.comparator WHEN 'LE' THEN 'maximum' WHEN 'GE' THEN 'minimum' WHEN 'LT' THEN 'exclusiveMaximum' ELSE 'exclusiveMinimum' END;
+                limits := limits || jsonb_build_object(name, CASE WHEN c.comparator IN ('LE', 'LT') THEN least((limits ->> name)::numeric, c.literals[1]::numeric)
+                                                                  ELSE greatest((limits ->> name)::numeric, c.literals[1]::numeric) END);
+                report := report || jsonb_build_object('construct', 'RangeCheck', 'oid', r.item, 'status', 'imported', 'detail', name || ' ' || c.literals[1]);
+                CONTINUE;
+            END IF;
+            name := concat_ws(' ', place ->> 'name', coalesce(c.comparator, 'RangeCheck'), CASE WHEN cardinality(c.literals) = 1 THEN left(c.literals[1], 40) END, c.unit);
+            WHILE EXISTS (SELECT FROM jsonb_array_elements(checks) k WHERE k.value ->> 'name' = name) LOOP
+                name := name || ' again';
+            END LOOP;
+            others := concat_ws(' AND ', (place ->> 'ref') || ' IS NOT NULL',
+                    CASE WHEN c.unit IS NOT NULL THEN format('%s IN (%s)', coalesce('coalesce(' || (place ->> 'unit_ref') || ', ' || quote_literal(unit) || ')', place ->> 'unit_ref'),
+                        (SELECT string_agg(quote_literal(x), ', ') FROM jsonb_array_elements_text(place -> 'aliases' -> c.unit) x)) END);
+            checks := checks || jsonb_build_object('name', name, 'expression', expression, 'severity', CASE WHEN hard THEN 'error' ELSE 'warning' END,
+                'condition', concat_ws(' AND ', others, 'NOT (' || applies || ')'), 'otherwise', CASE WHEN cardinality(c.literals) > 0 THEN others END,
+                'message', coalesce(c.message, concat_ws(' ', place ->> 'name', 'must be', c.comparator, array_to_string(c.literals, ', '), c.unit)),
+                'probe', probe OR cardinality(c.literals) = 0, 'row', jsonb_array_length(report));
+            report := report || jsonb_build_object('construct', 'RangeCheck', 'oid', r.item, 'status', 'imported',
+                'detail', format('edit check "%s"%s', name, CASE WHEN hard THEN '' ELSE ', a warning' END));
+        END LOOP;
+
+        IF r.method IS NOT NULL THEN
+            SELECT e.expression INTO expression FROM jsonb_to_recordset(odm -> 'expressions') AS e (n integer, kind text, oid text, context text, expression text)
+                WHERE e.kind = 'MethodDef' AND e.oid = r.method AND lower(e.context) IN ('sql', 'postgresql', 'epro_etl') ORDER BY e.n LIMIT 1;
+            SELECT CASE WHEN count(*) = 0 THEN 'there is no MethodDef of that OID'
+                        WHEN bool_or(d.value ->> 'type' = 'Imputation') THEN 'what is imputed is not compared with what was answered'
+                        WHEN expression IS NULL THEN 'it has no FormalExpression in a context that is known here (SQL, PostgreSQL, epro_etl)' END INTO wrong
+                FROM jsonb_array_elements(odm -> 'rules') d WHERE d.value ->> 'oid' = r.method AND d.value ->> 'kind' = 'MethodDef';
+            name := (place ->> 'name') || ' ' || r.method;
+            IF wrong IS NULL THEN
+                checks := checks || jsonb_build_object('name', name, 'severity', 'error', 'condition', (place ->> 'ref') || ' IS NOT NULL', 'probe', true,
+                    'expression', CASE WHEN place ->> 'family' = 'number' AND r.digits ~ '^[0-9]{1,3}$'
+                                       THEN format(E'%s = round((%s\n)::numeric, %s)', place ->> 'ref', expression, r.digits)
+                                       ELSE format(E'%s = (%s\n)', place ->> 'ref', expression) END,
+                    'message', format('%s is not what method %s computes', place ->> 'name', r.method), 'row', jsonb_array_length(report));
+            END IF;
+            report := report || jsonb_build_object('construct', 'MethodDef', 'oid', r.method, 'status', CASE WHEN wrong IS NULL THEN 'imported' ELSE 'not imported' END,
+                'detail', 'of ItemRef ' || r.item || ': ' || coalesce(wrong, 'edit check "' || name || '"'));
+        END IF;
+
+        schema := schema || limits;
+        IF r.nested THEN
+            groups := jsonb_set(groups, ARRAY[r."group"], coalesce(groups -> r."group", '{}') || jsonb_build_object(r.item, schema));
+        ELSE
+            top := top || jsonb_build_object(r.item, schema);
+        END IF;
+    END LOOP;
+
+    SELECT top || coalesce(jsonb_object_agg(g.key, jsonb_build_object('type', 'object', '$comment', 'ItemGroupDef ' || g.key, 'properties', g.value)), '{}')
+        INTO top FROM jsonb_each(groups) g;
+    RETURN jsonb_build_object('checks', checks, 'report', report, 'definition', jsonb_strip_nulls(jsonb_build_object(
+        'title', form ->> 'name', 'description', nullif(form ->> 'said', ''), '$comment', 'FormDef ' || form_oid || ' of ODM',
+        'type', 'object', 'x-normalise', '["coerce"]'::jsonb, 'properties', top, 'required', CASE WHEN required <> '[]' THEN required END)));
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_translate(jsonb, text) IS
+    'What a FormDef of odm_read() becomes: {"definition": JSON Schema, "checks": edit checks, "report": a row a construct}; writes nothing';
+
+CREATE FUNCTION epro_etl.odm_store(name text, translated jsonb, version text) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    previous epro_etl.form_import;
+    same boolean;
+    given text := odm_store.version;
+    report jsonb := translated -> 'report';
+    ids bigint[] := '{}';
+    id bigint;
+    c record;
+BEGIN
+    SELECT k.name AS check_name INTO c FROM jsonb_to_recordset(translated -> 'checks') AS k (name text) GROUP BY k.name HAVING count(*) > 1 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'two edit checks of form "%" would be called "%"', odm_store.name, c.check_name USING ERRCODE = 'duplicate_object',
+            HINT = 'Give one of the items, groups or methods another OID.';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('epro_etl.form ' || odm_store.name, 0));
+    SELECT * INTO previous FROM epro_etl.form_import i WHERE i.form = odm_store.name ORDER BY i.import_id DESC LIMIT 1;
+    SELECT f.definition = translated -> 'definition' INTO same FROM epro_etl.form f WHERE f.name = odm_store.name ORDER BY f.form_id DESC LIMIT 1;
+
+    -- checks of an earlier import go before the form that they are written for; those that stay as they are, stay
+    UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
+        WHERE e.check_id = ANY (previous.checks) AND e.removed_at IS NULL AND NOT (coalesce(same, false) AND EXISTS (
+            SELECT FROM jsonb_to_recordset(translated -> 'checks') AS k (name text, expression text, condition text, severity text, message text)
+            WHERE k.name = e.check_name AND k.expression = e.expression AND k.severity = e.severity
+              AND k.condition IS NOT DISTINCT FROM e.condition AND k.message IS NOT DISTINCT FROM e.message));
+    given := epro_etl.register_form(odm_store.name, translated -> 'definition', given);
+
+    FOR c IN SELECT k.*, e.check_id FROM jsonb_to_recordset(translated -> 'checks')
+                 AS k (name text, expression text, condition text, severity text, message text, probe boolean, otherwise text, "row" integer)
+             LEFT JOIN epro_etl.edit_check e ON e.check_id = ANY (previous.checks) AND e.removed_at IS NULL AND e.check_name = k.name LOOP
+        id := c.check_id;
+        IF id IS NULL THEN
+            BEGIN
+                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
+                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
+                    VALUES (odm_store.name, c.name, c.expression, c.severity, c.condition, c.message) RETURNING check_id INTO id;
+                -- what was written in SQL may be no rule here: then it alone is not imported
+                IF c.probe THEN
+                    PERFORM epro_etl.compile_form(odm_store.name);
+                END IF;
+            EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR feature_not_supported OR SQLSTATE 'EP004' THEN
+                -- a limit holds whatever becomes of the condition
+                IF c.otherwise IS NULL THEN
+                    report := jsonb_set(report, ARRAY[c."row"::text], (report -> c."row") || jsonb_build_object('status', 'not imported', 'detail', SQLERRM));
+                    CONTINUE;
+                END IF;
+                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
+                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
+                    VALUES (odm_store.name, c.name, c.expression, c.severity, c.otherwise, c.message) RETURNING check_id INTO id;
+                report := jsonb_set(report, ARRAY[c."row"::text, 'detail'], to_jsonb((report -> c."row" ->> 'detail') || ', whatever the condition'));
+            END;
+        END IF;
+        ids := ids || id;
+    END LOOP;
+    PERFORM epro_etl.compile_form(odm_store.name);
+
+    IF (previous.version, previous.checks, previous.report) IS DISTINCT FROM (given, ids, report) THEN
+        INSERT INTO epro_etl.form_import (form, version, checks, report) VALUES (odm_store.name, given, ids, report);
+    END IF;
+    RETURN given;
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_store(text, jsonb, text) IS
+    'Registers what odm_translate() made under a name, in place of what an earlier import made, and returns the version';
+
+CREATE FUNCTION epro_etl.register_form(name text, definition xml, version text DEFAULT NULL) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    odm jsonb := epro_etl.odm_read(definition);
+    forms text[];
+    given text;
+    lost bigint;
+BEGIN
+    IF register_form.name IS NULL OR odm IS NULL THEN
+        RAISE EXCEPTION 'name and definition must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    -- the one of that OID, else those of that name, else the only one
+    SELECT array_agg(f.value ->> 'oid') INTO forms FROM jsonb_array_elements(odm -> 'forms') f
+        WHERE f.value ->> 'oid' = register_form.name OR (f.value ->> 'name' = register_form.name AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'forms') o WHERE o.value ->> 'oid' = register_form.name));
+    IF forms IS NULL THEN
+        SELECT array_agg(f.value ->> 'oid') INTO forms FROM jsonb_array_elements(odm -> 'forms') f;
+    END IF;
+    IF coalesce(cardinality(forms), 0) <> 1 THEN
+        RAISE EXCEPTION 'no FormDef of the ODM document is meant by "%"', register_form.name USING ERRCODE = 'undefined_object',
+            HINT = coalesce('Name one by its OID: ' || array_to_string(forms, ', ') || '; or register all with epro_etl.register_odm().', 'It has no FormDef.');
+    END IF;
+    given := epro_etl.odm_store(register_form.name, epro_etl.odm_translate(odm, forms[1]), register_form.version);
+    SELECT count(*) INTO lost FROM epro_etl.import_report r WHERE r.form = register_form.name AND r.status = 'not imported';
+    IF lost > 0 THEN
+        RAISE NOTICE 'constructs of form "%" that were not imported: %', register_form.name, lost USING HINT = 'See epro_etl.import_report.';
+    END IF;
+    RETURN given;
+END $$;
+COMMENT ON FUNCTION epro_etl.register_form(text, xml, text) IS
+    'Registers a FormDef of a CDISC ODM 1.3 document, chosen by name (its OID, or Name), with its edit checks, and returns the version; import_report says what became of each construct';
+
+-- A literal without a type would fit jsonb and xml alike; text is what the
+-- server takes for it.
+CREATE FUNCTION epro_etl.register_form(name text, definition text, version text DEFAULT NULL) RETURNS text
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- before the parser sees it: see odm_read()
+    IF definition ~ '^[\s\uFEFF]*<' AND definition ~ '<!(DOCTYPE|ENTITY)' THEN
+        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
+            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
+    END IF;
+    RETURN CASE WHEN definition ~ '^[\s\uFEFF]*<' THEN epro_etl.register_form(name, ltrim(definition, E'\uFEFF \t\r\n')::xml, version)
+                ELSE epro_etl.register_form(name, definition::jsonb, version) END;
+END $$;
+COMMENT ON FUNCTION epro_etl.register_form(text, text, text) IS
+    'Registers a form from a text: an ODM document if it begins with "<", else JSON';
+
+CREATE FUNCTION epro_etl.register_odm(definition xml, version text DEFAULT NULL, OUT form text, OUT construct text, OUT oid text, OUT status text, OUT detail text)
+    RETURNS SETOF record
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    odm jsonb := epro_etl.odm_read(definition);
+    f record;
+    translated jsonb;
+BEGIN
+    IF odm IS NULL THEN
+        RAISE EXCEPTION 'definition must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF jsonb_array_length(odm -> 'forms') = 0 THEN
+        RAISE EXCEPTION 'the MetaDataVersion has no FormDef' USING ERRCODE = 'undefined_object';
+    END IF;
+    FOR f IN SELECT x.value ->> 'oid' AS oid FROM jsonb_array_elements(odm -> 'forms') x LOOP
+        translated := epro_etl.odm_translate(odm, f.oid);
+        IF translated -> 'definition' -> 'properties' = '{}' THEN
+            RETURN QUERY SELECT f.oid, r.construct, r.oid, 'not imported', CASE r.construct WHEN 'FormDef' THEN 'it has no item that could be' ELSE r.detail END
+                FROM jsonb_to_recordset(translated -> 'report') AS r (construct text, oid text, detail text);
+            CONTINUE;
+        END IF;
+        PERFORM epro_etl.odm_store(f.oid, translated, register_odm.version);
+        RETURN QUERY SELECT r.form, r.construct, r.oid, r.status, r.detail FROM epro_etl.import_report r WHERE r.form = f.oid;
+    END LOOP;
+
+    -- what no form refers to
+    RETURN QUERY SELECT NULL, d.construct, d.oid, 'not imported', CASE WHEN odm -> 'form_conditions' ? d.oid THEN 'of a FormRef: which form is expected at which visit is not judged'
+                                                                      ELSE 'no form of the document refers to it' END FROM (
+        SELECT 'ItemGroupDef', x ->> 'oid', 1 FROM jsonb_array_elements(odm -> 'groups') x WHERE NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'group_refs') g WHERE g ->> 'group' = x ->> 'oid')
+        UNION ALL SELECT 'ItemDef', x ->> 'oid', 2 FROM jsonb_array_elements(odm -> 'items') x WHERE NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'group_refs') g JOIN jsonb_array_elements(odm -> 'item_refs') i ON i ->> 'group' = g ->> 'group'
+            WHERE i ->> 'item' = x ->> 'oid')
+        UNION ALL SELECT 'CodeList', x ->> 'oid', 3 FROM jsonb_array_elements(odm -> 'codelists') x WHERE NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'group_refs') g JOIN jsonb_array_elements(odm -> 'item_refs') i ON i ->> 'group' = g ->> 'group'
+            JOIN jsonb_array_elements(odm -> 'items') t ON t ->> 'oid' = i ->> 'item' WHERE t ->> 'codelist' = x ->> 'oid')
+        UNION ALL SELECT 'MeasurementUnit', x ->> 'oid', 4 FROM jsonb_array_elements(odm -> 'units') x WHERE NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'group_refs') g JOIN jsonb_array_elements(odm -> 'item_refs') i ON i ->> 'group' = g ->> 'group'
+            JOIN jsonb_array_elements((odm -> 'item_units') || (odm -> 'ranges')) u ON u ->> 'item' = i ->> 'item' WHERE u ->> 'unit' = x ->> 'oid')
+        UNION ALL SELECT x ->> 'kind', x ->> 'oid', 5 FROM jsonb_array_elements(odm -> 'rules') x WHERE NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'group_refs') g WHERE g ->> 'exception' = x ->> 'oid') AND NOT EXISTS (
+            SELECT FROM jsonb_array_elements(odm -> 'group_refs') g JOIN jsonb_array_elements(odm -> 'item_refs') i ON i ->> 'group' = g ->> 'group'
+            WHERE x ->> 'oid' IN (i ->> 'exception', i ->> 'method'))) AS d (construct, oid, rank)
+        ORDER BY d.rank, d.oid COLLATE "C";
+    -- and what is read by nothing here
+    RETURN QUERY SELECT NULL, d.name, NULL, 'not imported', d.n || ' of them: ' || d.why FROM (
+        SELECT e.name, e.n, CASE WHEN e.ns <> odm ->> 'namespace' THEN 'of namespace "' || e.ns || '", not of ODM'
+                   WHEN e.name IN ('Protocol', 'StudyEventRef', 'StudyEventDef', 'FormRef') THEN 'which form is expected at which visit is not judged'
+                   WHEN e.name IN ('AdminData', 'ReferenceData', 'ClinicalData') THEN 'data, not metadata'
+                   WHEN e.name = 'Include' THEN 'what it includes is not in the document'
+                   WHEN e.name IN ('GlobalVariables', 'StudyName', 'StudyDescription', 'ProtocolName') THEN 'about the study, not about a response'
+                   ELSE 'says nothing about a response that is judged here' END AS why
+        FROM jsonb_to_recordset(odm -> 'elements') AS e (name text, ns text, n bigint)
+        WHERE e.ns <> odm ->> 'namespace' OR e.name <> ALL ('{ODM,Study,BasicDefinitions,MetaDataVersion,FormDef,ItemGroupRef,ItemGroupDef,ItemRef,ItemDef,CodeListRef,
+            CodeList,CodeListItem,EnumeratedItem,ExternalCodeList,RangeCheck,CheckValue,ErrorMessage,MeasurementUnit,MeasurementUnitRef,ConditionDef,MethodDef,FormalExpression,
+            Symbol,Question,Description,Decode,TranslatedText}'::text[])
+        UNION ALL
+        SELECT a.name, a.n, CASE WHEN a.name LIKE '%/@CollectionExceptionConditionOID' THEN 'which form is expected at which visit is not judged'
+                                 WHEN a.name LIKE '%:%' THEN 'not of ODM' ELSE 'says nothing about a response that is judged here' END
+        FROM jsonb_to_recordset(odm -> 'attributes') AS a (name text, n bigint)
+        WHERE a.name ~ '^(FormDef|ItemGroupRef|ItemGroupDef|ItemRef|ItemDef|CodeListRef|CodeList|CodeListItem|EnumeratedItem|RangeCheck|MeasurementUnit|MeasurementUnitRef'
+                       '|ConditionDef|MethodDef|FormalExpression|FormRef)/'
+          AND a.name !~ '/@(OID|Name|.*OID|Mandatory|OrderNumber|Repeating|DataType|Length|SignificantDigits|CodedValue|Comparator|SoftHard|Context|Type)$'
+           OR a.name = 'FormRef/@CollectionExceptionConditionOID') d
+        ORDER BY d.name COLLATE "C";
+END $$;
+COMMENT ON FUNCTION epro_etl.register_odm(xml, text) IS
+    'Registers every FormDef of a CDISC ODM 1.3 document under its OID, with its edit checks, in place of those of an earlier import; returns a row a construct: imported, or not imported and why';
+
+--
 -- Privileges: nothing for PUBLIC; see "Roles" in README.md for what to grant
 --
 REVOKE ALL ON ALL TABLES IN SCHEMA epro_etl FROM PUBLIC;
@@ -2111,6 +2958,8 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.site_access', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_import', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_import_import_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');

@@ -25,6 +25,15 @@ SELECT bag_eq($$
            || CASE p.prokind WHEN 'p' THEN '' ELSE ' -> ' || CASE WHEN p.proretset THEN 'SETOF ' ELSE '' END || p.prorettype::regtype END
     FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace $$, $$ VALUES
     ('register_form(name text, definition jsonb, version text) -> text'),
+    ('register_form(name text, definition xml, version text) -> text'),
+    ('register_form(name text, definition text, version text) -> text'),
+    ('register_odm(definition xml, version text) -> SETOF record'),
+    ('odm_read(definition xml) -> jsonb'),
+    ('odm_type(data_type text) -> jsonb'),
+    ('odm_comparison(item text, family text, comparator text, literals text[]) -> text'),
+    ('odm_xpath(expression text, at_group boolean, here text, places jsonb) -> jsonb'),
+    ('odm_translate(odm jsonb, form_oid text) -> jsonb'),
+    ('odm_store(name text, translated jsonb, version text) -> text'),
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
     ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
@@ -117,7 +126,7 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop') $$, 'the tables and views of the design');
+               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
