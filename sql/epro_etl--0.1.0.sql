@@ -2032,6 +2032,10 @@ BEGIN
         RAISE EXCEPTION '"%" cannot be a hop', set_hop.relation
             USING ERRCODE = 'wrong_object_type', HINT = 'A hop is a table, a view or a foreign table.';
     END IF;
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = set_hop.relation AND c.relpersistence = 't') THEN
+        RAISE EXCEPTION '"%" cannot be a hop: it is temporary', set_hop.relation
+            USING ERRCODE = 'wrong_object_type', HINT = 'A hop is there for all callers.';
+    END IF;
     IF set_hop.timeout <= '0' THEN
         RAISE EXCEPTION 'timeout must be longer than zero' USING ERRCODE = 'invalid_parameter_value';
     END IF;

@@ -188,6 +188,11 @@ error_strip(ErrorData *error)
 			error->hint = NULL;
 		error->detail = NULL;
 		error->detail_log = NULL;
+		error->schema_name = NULL;
+		error->table_name = NULL;
+		error->column_name = NULL;
+		error->datatype_name = NULL;
+		error->constraint_name = NULL;
 	}
 	error->context = NULL;
 	error->internalquery = NULL;

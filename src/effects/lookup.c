@@ -336,16 +336,17 @@ item_of_column(Lookup *lookup, int column)
 }
 
 /*
- * Asks what the response at hand calls for, from the given lookup on.  May
+ * Asks what the response at hand calls for, from the given lookup on.  False: it
+ * is to stay in the source, since a reference that did not answer rests.  May
  * raise an error, see lookup_failed().
  */
-LookupResult
+bool
 look_up(LookupSet *set, Response *response, int from)
 {
 	FindingList *findings = response->findings;
 
 	if (set->n == 0)
-		return LOOKUP_DONE;
+		return true;
 	set->current = from;
 	checkset_read(set->items, response);
 	for (; set->current < set->n; set->current++)
@@ -370,11 +371,11 @@ look_up(LookupSet *set, Response *response, int from)
 			case ANSWER_NOT_ASKED:
 				if (!settle_unanswered(set, response,
 									   "the reference is not asked for now, since it did not answer before"))
-					return LOOKUP_DEFERS_UNASKED;
+					return false;
 				break;
 		}
 	}
-	return LOOKUP_DONE;
+	return true;
 }
 
 /*

@@ -327,7 +327,7 @@ refuse_late(const Hop *hop)
 	if (hop->until != 0 && GetCurrentTimestamp() >= hop->until)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling statement due to its deadline")));
+				 errmsg(MESSAGE_LATE)));
 }
 
 /* Of two budgets that are over, the outer one is the function's. */

@@ -54,6 +54,17 @@ pipeline_try(PipelineForm *form, Response *response)
 	chunk.rows = &row;
 	chunk.n = 1;
 	chunk.end = first_step[STAGE_STORE];
-	judge_rows(&chunk);
+	PG_TRY();
+	{
+		judge_rows(&chunk);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(run->chunk_memory);
+
+		error_strip(error);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 	return &run->findings;
 }
