@@ -41,6 +41,10 @@ CREATE TABLE epro_etl.edit_check (
     message         text,
     timeout         interval CHECK (timeout > '0'),
     on_timeout      text CHECK (on_timeout IN ('defer', 'reject', 'warn')),
+    kind            text,
+    params          jsonb,
+    computes        boolean NOT NULL DEFAULT false,
+    part_of         text,
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
     removed_at      timestamptz,
@@ -49,6 +53,10 @@ CREATE TABLE epro_etl.edit_check (
 );
 CREATE UNIQUE INDEX edit_check_current ON epro_etl.edit_check (form, check_name) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.edit_check IS 'Edit checks of forms; those with removed_at are kept for the ledger and not evaluated';
+COMMENT ON COLUMN epro_etl.edit_check.kind IS 'How it was declared: a kind of add_check(), or score; NULL: as the expression or query itself';
+COMMENT ON COLUMN epro_etl.edit_check.params IS 'Parameters of its kind, which the expression was made from';
+COMMENT ON COLUMN epro_etl.edit_check.computes IS 'Whether it is a score, whose expression gives the number for an item of its name';
+COMMENT ON COLUMN epro_etl.edit_check.part_of IS 'The edit check that it was declared with, and goes with';
 COMMENT ON COLUMN epro_etl.edit_check.timeout IS 'Of a lookup, how long its reference may take for an answer; NULL: an expression over the response alone';
 
 CREATE TABLE epro_etl.deid_rule (
@@ -64,6 +72,25 @@ CREATE TABLE epro_etl.deid_rule (
 );
 CREATE UNIQUE INDEX deid_rule_current ON epro_etl.deid_rule (form, path) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.deid_rule IS 'De-identification methods of items; those with removed_at are kept for the ledger and not applied';
+
+CREATE TABLE epro_etl.severity_overlay (
+    overlay_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    location        text NOT NULL CHECK (location <> ''),
+    severity        text NOT NULL CHECK (severity IN ('error', 'warning', 'information', 'off')),
+    reason          text,
+    valid_from      timestamptz NOT NULL DEFAULT '-infinity',
+    valid_until     timestamptz NOT NULL DEFAULT 'infinity' CHECK (valid_until > valid_from),
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    removed_at      timestamptz,
+    removed_by      text,
+    CHECK (severity <> 'off' OR reason <> '' AND reason IS NOT NULL)
+);
+CREATE INDEX severity_overlay_current ON epro_etl.severity_overlay (form) WHERE removed_at IS NULL;
+COMMENT ON TABLE epro_etl.severity_overlay IS 'Severities other than the form''s or the edit check''s own; those with removed_at are kept for the ledger';
+COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a keyword in the form''s definition, or the name of an edit check';
+COMMENT ON COLUMN epro_etl.severity_overlay.valid_from IS 'Runs that begin from then on, and before valid_until, go by it';
 
 CREATE TABLE epro_etl.pipeline (
     pipeline_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -241,6 +268,42 @@ CREATE FUNCTION epro_etl.form_items(form text, OUT name text, OUT location text,
     AS 'MODULE_PATHNAME', 'epro_etl_form_items';
 COMMENT ON FUNCTION epro_etl.form_items(text) IS 'The items of the current version of a form: name, JSON Pointer, SQL type, whether required, de-identification method';
 
+CREATE FUNCTION epro_etl.form_rules(form text, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
+    RETURNS SETOF record
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_form_rules';
+COMMENT ON FUNCTION epro_etl.form_rules(text) IS 'What the stages do for each item of a form''s current version, in their order; see explain_form()';
+
+CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT row_number() OVER (ORDER BY a.part, a.n), a.stage, a.location, a.rule, a.severity, a.says FROM (
+            SELECT 1 AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
+                FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
+            UNION ALL
+            -- scores before the checks, which can read them; lookups last
+            SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
+                   CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
+                   CASE WHEN NOT c.computes THEN
+                       coalesce((SELECT o.severity FROM epro_etl.severity_overlay o
+                                 WHERE o.form = c.form AND o.location = c.check_name AND o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until
+                                 ORDER BY o.overlay_id DESC LIMIT 1), c.severity) END,
+                   c.expression || coalesce(' WHEN ' || c.condition, '') ||
+                       coalesce(' WITHIN ' || c.timeout || ' OR ' || c.on_timeout, '')
+                FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL) a
+            ORDER BY 1;
+    END;
+COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, keywords, scores, edit checks, lookups';
+
+CREATE FUNCTION epro_etl.validate(form text, payload jsonb, study text DEFAULT NULL, visit text DEFAULT NULL,
+    authored timestamptz DEFAULT NULL, OUT location text, OUT rule text, OUT kind text, OUT severity text, OUT message text)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_validate';
+COMMENT ON FUNCTION epro_etl.validate(text, jsonb, text, text, timestamptz) IS
+    'The findings that a run would make of one response by the form''s current version and rules; for authors and tests. Stores nothing';
+
 CREATE FUNCTION epro_etl.run(
         pipeline text, workers integer DEFAULT NULL, max_rejects bigint DEFAULT NULL,
         max_reject_ratio double precision DEFAULT NULL, timeout interval DEFAULT NULL,
@@ -361,6 +424,56 @@ CREATE FUNCTION epro_etl.context_server_of(settings regclass) RETURNS text
     AS 'MODULE_PATHNAME', 'epro_etl_context_server_of';
 COMMENT ON FUNCTION epro_etl.context_server_of(regclass) IS
     'The server that a foreign table can tell: one over pg_catalog.pg_settings with the columns name, setting and reset_val, all text, and nothing more; NULL: it cannot';
+
+--
+-- What edit checks can call: pure, and without an error for any text
+--
+
+CREATE FUNCTION epro_etl.partial_date_earliest(partial text) RETURNS date
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_earliest';
+COMMENT ON FUNCTION epro_etl.partial_date_earliest(text) IS
+    'The first day that a partial date may be: 2012, 2012-05, 2012-05-UN, 2012-UNK-UNK, 2012---; NULL when it cannot be read';
+
+CREATE FUNCTION epro_etl.partial_date_latest(partial text) RETURNS date
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_latest';
+COMMENT ON FUNCTION epro_etl.partial_date_latest(text) IS 'The last day that a partial date may be; NULL when it cannot be read';
+
+CREATE FUNCTION epro_etl.partial_date_precision(partial text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_precision';
+COMMENT ON FUNCTION epro_etl.partial_date_precision(text) IS 'How far a partial date is known: year, month or day; NULL when it cannot be read';
+
+CREATE FUNCTION epro_etl.partial_date_before(a text, b text) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_before';
+COMMENT ON FUNCTION epro_etl.partial_date_before(text, text) IS 'Is one partial date before another? NULL while both are possible';
+
+CREATE FUNCTION epro_etl.partial_date_after(a text, b text) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_after';
+COMMENT ON FUNCTION epro_etl.partial_date_after(text, text) IS 'Is one partial date after another? NULL while both are possible';
+
+CREATE FUNCTION epro_etl.partial_date_not_before(a text, b text) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_not_before';
+COMMENT ON FUNCTION epro_etl.partial_date_not_before(text, text) IS 'Is one partial date on another or after it? NULL while both are possible';
+
+CREATE FUNCTION epro_etl.partial_date_not_after(a text, b text) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_not_after';
+COMMENT ON FUNCTION epro_etl.partial_date_not_after(text, text) IS 'Is one partial date on another or before it? NULL while both are possible';
+
+CREATE FUNCTION epro_etl.partial_date_same(a text, b text) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_partial_date_same';
+COMMENT ON FUNCTION epro_etl.partial_date_same(text, text) IS 'Are two partial dates the same day? NULL while both are possible';
+
+CREATE FUNCTION epro_etl.study_day(date date, reference date) RETURNS integer
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epro_etl_study_day';
+COMMENT ON FUNCTION epro_etl.study_day(date, date) IS 'Study day: the reference is day 1, the day before it -1; there is no day 0';
 
 --
 -- Views
@@ -504,7 +617,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning and information.';
     END IF;
     UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_edit_check.form AND c.check_name = add_edit_check.check_name AND c.removed_at IS NULL;
+        WHERE c.form = add_edit_check.form AND add_edit_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
     INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
         VALUES (add_edit_check.form, add_edit_check.check_name, add_edit_check.expression, add_edit_check.severity,
                 add_edit_check.condition, add_edit_check.message);
@@ -538,7 +651,7 @@ BEGIN
         RAISE EXCEPTION 'timeout must be between 1 millisecond and 1 day' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_lookup.form AND c.check_name = add_lookup.check_name AND c.removed_at IS NULL;
+        WHERE c.form = add_lookup.form AND add_lookup.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
     INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message, timeout, on_timeout)
         VALUES (add_lookup.form, add_lookup.check_name, query, add_lookup.severity, add_lookup.condition, add_lookup.message,
                 add_lookup.timeout, add_lookup.on_timeout);
@@ -552,13 +665,705 @@ CREATE FUNCTION epro_etl.remove_edit_check(form text, check_name text) RETURNS v
 AS $$
 BEGIN
     UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = remove_edit_check.form AND c.check_name = remove_edit_check.check_name AND c.removed_at IS NULL;
+        WHERE c.form = remove_edit_check.form AND remove_edit_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'form "%" has no edit check "%"', form, check_name
             USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.edit_check.';
     END IF;
+    -- others may read a score
+    IF EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = remove_edit_check.form AND c.check_name = remove_edit_check.check_name AND c.computes AND c.removed_at = now()) THEN
+        PERFORM epro_etl.compile_form(form);
+    END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check; runs of the past keep naming it';
+
+CREATE FUNCTION epro_etl.set_severity(form text, location text, severity text, reason text DEFAULT NULL,
+                                      valid_from timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF form IS NULL OR set_severity.location IS NULL THEN
+        RAISE EXCEPTION 'form and location must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF set_severity.severity NOT IN ('error', 'warning', 'information', 'off') THEN
+        RAISE EXCEPTION 'unknown severity "%"', set_severity.severity
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning, information and off; NULL takes an overlay back.';
+    END IF;
+    IF set_severity.severity = 'off' AND coalesce(reason, '') = '' THEN
+        RAISE EXCEPTION 'a rule is switched off for a reason' USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass reason.';
+    END IF;
+    IF coalesce(set_severity.valid_from, '-infinity') >= coalesce(set_severity.valid_until, 'infinity') THEN
+        RAISE EXCEPTION 'valid_from must be before valid_until' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT EXISTS (SELECT FROM epro_etl.form f WHERE f.name = set_severity.form) THEN
+        RAISE EXCEPTION 'form "%" does not exist', form
+            USING ERRCODE = 'undefined_object', HINT = 'Register it with epro_etl.register_form().';
+    END IF;
+    IF set_severity.severity IS NOT NULL AND set_severity.location NOT LIKE '/%' AND NOT EXISTS (
+        SELECT FROM epro_etl.edit_check c WHERE c.form = set_severity.form AND c.check_name = set_severity.location AND c.removed_at IS NULL AND NOT c.computes) THEN
+        RAISE EXCEPTION 'form "%" has no edit check "%"', form, location
+            USING ERRCODE = 'undefined_object', HINT = 'Name an edit check, or a keyword by its JSON Pointer in the definition.';
+    END IF;
+    -- the latest that holds wins: what it covers whole is over
+    UPDATE epro_etl.severity_overlay o SET removed_at = now(), removed_by = session_user
+        WHERE o.form = set_severity.form AND o.location = set_severity.location AND o.removed_at IS NULL
+          AND (set_severity.severity IS NULL OR (o.valid_from >= coalesce(set_severity.valid_from, '-infinity')
+                                                 AND o.valid_until <= coalesce(set_severity.valid_until, 'infinity')));
+    IF set_severity.severity IS NULL THEN
+        RETURN;
+    END IF;
+    -- one that holds later is held against the form now: it is tried as if it held
+    INSERT INTO epro_etl.severity_overlay (form, location, severity, reason)
+        VALUES (set_severity.form, set_severity.location, set_severity.severity, set_severity.reason);
+    PERFORM epro_etl.compile_form(set_severity.form);
+    UPDATE epro_etl.severity_overlay o
+        SET valid_from = coalesce(set_severity.valid_from, '-infinity'), valid_until = coalesce(set_severity.valid_until, 'infinity')
+        WHERE o.overlay_id = currval('epro_etl.severity_overlay_overlay_id_seq');
+END $$;
+COMMENT ON FUNCTION epro_etl.set_severity(text, text, text, text, timestamptz, timestamptz) IS
+    'Gives a keyword of a form, by JSON Pointer, or an edit check, by name, another severity, or switches it off for a reason, perhaps for a time; NULL takes it back';
+
+--
+-- Kinds of edit checks, and scores: each becomes an expression or a lookup,
+-- which is stored beside its kind and parameters
+--
+
+CREATE FUNCTION epro_etl.rule_item(form text, item text) RETURNS regtype
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found regtype := CASE item WHEN 'authored' THEN 'timestamptz' WHEN 'visit' THEN 'text' WHEN 'subject' THEN 'text' WHEN 'study' THEN 'text' END;
+BEGIN
+    SELECT i.type INTO found FROM epro_etl.form_items(rule_item.form) i WHERE i.name = rule_item.item
+        UNION ALL SELECT found WHERE found IS NOT NULL LIMIT 1;
+    IF found IS NULL THEN
+        RAISE EXCEPTION 'form "%" has no item "%"', form, item
+            USING ERRCODE = 'undefined_column', HINT = 'See epro_etl.form_items(); names are as in the form.';
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION epro_etl.rule_item(text, text) IS 'The SQL type of an item that a rule names, or of subject, visit, authored and study';
+
+CREATE FUNCTION epro_etl.rule_literal(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN CASE jsonb_typeof($1) WHEN 'string' THEN quote_literal($1 #>> '{}') WHEN 'number' THEN CASE WHEN $1::text LIKE '-%' THEN '(' || $1::text || ')' ELSE $1::text END
+                                 WHEN 'boolean' THEN $1::text END;
+COMMENT ON FUNCTION epro_etl.rule_literal(jsonb) IS 'A scalar of a rule''s parameters as SQL';
+
+CREATE FUNCTION epro_etl.rule_options(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN (SELECT string_agg(epro_etl.rule_literal(v), ', ' ORDER BY n)
+            FROM jsonb_array_elements(CASE jsonb_typeof($1) WHEN 'array' THEN $1 ELSE jsonb_build_array($1) END) WITH ORDINALITY AS u (v, n));
+COMMENT ON FUNCTION epro_etl.rule_options(jsonb) IS 'A scalar or an array of scalars of a rule''s parameters as an SQL list';
+
+CREATE FUNCTION epro_etl.rule_params(form text, what text, params jsonb, known jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    key text;
+    value jsonb;
+    wants text;
+    is_a text;
+    entry record;
+    fits boolean;
+BEGIN
+    IF jsonb_typeof(params) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'the parameters of % must be an object', what USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('Its parameters are %s.', (SELECT string_agg(k, ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(known) k));
+    END IF;
+    FOR key IN SELECT k FROM jsonb_object_keys(known) k WHERE known ->> k LIKE '%!' AND NOT params ? k ORDER BY k COLLATE "C" LOOP
+        RAISE EXCEPTION '% needs the parameter "%"', what, key USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('Its parameters are %s.', (SELECT string_agg(k, ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(known) k));
+    END LOOP;
+    FOR key, value IN SELECT k, v FROM jsonb_each(params) AS e (k, v) ORDER BY k COLLATE "C" LOOP
+        IF NOT known ? key THEN
+            RAISE EXCEPTION '% does not take the parameter "%"', what, key USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Its parameters are %s.', (SELECT string_agg(k, ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(known) k));
+        END IF;
+        wants := rtrim(known ->> key, '!');
+        is_a := jsonb_typeof(value);
+        fits := CASE wants
+            WHEN 'item' THEN is_a = 'string'
+            WHEN 'text' THEN is_a = 'string' AND value <> '""'
+            WHEN 'number' THEN is_a = 'number'
+            WHEN 'count' THEN is_a = 'number' AND value #>> '{}' ~ '^[0-9]{1,9}$'
+            WHEN 'integer' THEN is_a = 'number' AND value #>> '{}' ~ '^-?[0-9]{1,9}$'
+            WHEN 'boolean' THEN is_a = 'boolean'
+            WHEN 'scalar' THEN is_a IN ('string', 'number', 'boolean')
+            WHEN 'scalars' THEN CASE is_a WHEN 'array' THEN jsonb_array_length(value) > 0
+                AND NOT EXISTS (SELECT FROM jsonb_array_elements(value) e WHERE jsonb_typeof(e) NOT IN ('string', 'number', 'boolean')) END
+            WHEN 'items' THEN CASE is_a WHEN 'array' THEN jsonb_array_length(value) > 0
+                AND NOT EXISTS (SELECT FROM jsonb_array_elements(value) e WHERE jsonb_typeof(e) <> 'string') END
+            WHEN 'range' THEN CASE is_a WHEN 'array' THEN CASE WHEN jsonb_array_length(value) = 2
+                AND jsonb_typeof(value -> 0) = 'number' AND jsonb_typeof(value -> 1) = 'number' THEN (value ->> 0)::numeric < (value ->> 1)::numeric END END
+            WHEN 'object' THEN CASE is_a WHEN 'object' THEN value <> '{}' END
+            ELSE is_a IN ('string', 'object') END;
+        IF fits IS NOT TRUE THEN
+            RAISE EXCEPTION 'the parameter "%" of % must be %', key, what,
+                CASE wants WHEN 'item' THEN 'the name of an item' WHEN 'text' THEN 'a text' WHEN 'count' THEN 'a whole number that is not negative'
+                           WHEN 'integer' THEN 'a whole number' WHEN 'scalar' THEN 'a text, a number or a boolean'
+                           WHEN 'scalars' THEN 'an array of texts, numbers or booleans' WHEN 'items' THEN 'an array of names of items'
+                           WHEN 'range' THEN 'an array of the lowest and the highest number' WHEN 'object' THEN 'an object that is not empty'
+                           WHEN 'number' THEN 'a number' WHEN 'boolean' THEN 'a boolean' ELSE 'a text or an object' END
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF wants = 'item' THEN
+            PERFORM epro_etl.rule_item(form, value #>> '{}');
+        ELSIF wants = 'items' THEN
+            PERFORM epro_etl.rule_item(form, e) FROM jsonb_array_elements_text(value) e;
+            IF (SELECT count(DISTINCT e) FROM jsonb_array_elements_text(value) e) < jsonb_array_length(value) THEN
+                RAISE EXCEPTION 'the parameter "%" of % names an item twice', key, what USING ERRCODE = 'invalid_parameter_value';
+            END IF;
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION epro_etl.rule_params(text, text, jsonb, jsonb) IS 'Refuses parameters of a kind of edit check, or of a score, that it does not know, lacks, or cannot read';
+
+CREATE FUNCTION epro_etl.rule_date(form text, item text, prefix text, bound text, zone text) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text := prefix || quote_ident(item);
+    is_a regtype := epro_etl.rule_item(form, item);
+BEGIN
+    IF is_a = 'date'::regtype THEN
+        RETURN name;
+    ELSIF is_a = 'timestamptz'::regtype THEN
+        RETURN format('(%s AT TIME ZONE %L)::date', name, zone);
+    ELSIF is_a = 'text'::regtype AND bound = 'exact' THEN
+        RETURN format('CASE epro_etl.partial_date_precision(%1$s) WHEN ''day'' THEN epro_etl.partial_date_earliest(%1$s) END', name);
+    ELSIF is_a = 'text'::regtype THEN
+        RETURN format('epro_etl.partial_date_%s(%s)', bound, name);
+    END IF;
+    RAISE EXCEPTION 'item "%" of form "%" is no date', item, form USING ERRCODE = 'datatype_mismatch',
+        HINT = 'A date is an item of the format date or date-time, or a text that holds a partial date.';
+END $$;
+COMMENT ON FUNCTION epro_etl.rule_date(text, text, text, text, text) IS 'SQL for the earliest, latest or exact day of an item that is a date, a partial date as text, or a date and time';
+
+CREATE FUNCTION epro_etl.rule_table(what text, name text, columns text[]) RETURNS regclass
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found regclass := to_regclass(name);
+    lost text;
+BEGIN
+    IF found IS NULL THEN
+        RAISE EXCEPTION 'table "%" of % does not exist', name, what
+            USING ERRCODE = 'undefined_table', HINT = 'Write its schema, too; a sink can be asked when it is there.';
+    END IF;
+    SELECT c INTO lost FROM unnest(columns) c WHERE NOT EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = found AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1;
+    IF lost IS NOT NULL THEN
+        RAISE EXCEPTION '"%" has no column "%"', found, lost USING ERRCODE = 'undefined_column', HINT = format('It is named in %s.', what);
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION epro_etl.rule_table(text, text, text[]) IS 'The relation that a rule names, which must have these columns';
+
+CREATE FUNCTION epro_etl.rule_match(form text, what text, match jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    said text := '';
+    theirs text;
+    ours jsonb;
+BEGIN
+    FOR theirs, ours IN SELECT k, v FROM jsonb_each(match) AS e (k, v) ORDER BY k COLLATE "C" LOOP
+        IF jsonb_typeof(ours) = 'object' AND ours ? 'value' AND (SELECT count(*) FROM jsonb_object_keys(ours)) = 1
+           AND jsonb_typeof(ours -> 'value') IN ('string', 'number', 'boolean') THEN
+            said := said || format(' AND t.%I = %s', theirs, epro_etl.rule_literal(ours -> 'value'));
+        ELSIF jsonb_typeof(ours) = 'string' THEN
+            PERFORM epro_etl.rule_item(form, ours #>> '{}');
+            said := said || format(' AND t.%I = response.%I', theirs, ours #>> '{}');
+        ELSE
+            RAISE EXCEPTION 'column "%" of % must be matched to an item', theirs, what USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Write {"%1$s": "item"}, or {"%1$s": {"value": "constant"}}.', theirs);
+        END IF;
+    END LOOP;
+    RETURN substr(said, 6);
+END $$;
+COMMENT ON FUNCTION epro_etl.rule_match(text, text, jsonb) IS 'SQL that compares columns of a table with items of a response';
+
+CREATE FUNCTION epro_etl.rule_when(form text, what text, "when" jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    said text;
+    item text;
+    options jsonb;
+BEGIN
+    FOR item, options IN SELECT k, v FROM jsonb_each("when") AS e (k, v) ORDER BY k COLLATE "C" LOOP
+        PERFORM epro_etl.rule_item(form, item);
+        IF epro_etl.rule_options(options) IS NULL OR jsonb_typeof(options) IN ('null', 'object') THEN
+            RAISE EXCEPTION 'item "%" in "when" of % needs a value, or an array of values', item, what USING ERRCODE = 'invalid_parameter_value',
+                HINT = format('Write {"when": {"%1$s": "Y"}}, or {"when": {"%1$s": ["Y", "U"]}}.', item);
+        END IF;
+        said := coalesce(said || ' AND ', '') || format('%I IN (%s)', item, epro_etl.rule_options(options));
+    END LOOP;
+    RETURN said;
+END $$;
+COMMENT ON FUNCTION epro_etl.rule_when(text, text, jsonb) IS 'SQL for the parameter "when" of a kind of edit check: items and the answers that count';
+
+CREATE FUNCTION epro_etl.add_check(form text, check_name text, kind text, params jsonb, severity text DEFAULT NULL,
+                                   condition text DEFAULT NULL, message text DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    kinds constant jsonb := '{
+        "null_flavour": {"item": "item!", "codes": "scalars!", "excuses": "items!"},
+        "at_least_one": {"items": "items!", "value": "scalar"},
+        "exactly_one": {"items": "items!", "value": "scalar"},
+        "required_if": {"items": "items!", "when": "object!"},
+        "blank_unless": {"items": "items!", "when": "object!"},
+        "required_precision": {"item": "item!", "precision": "text!"},
+        "not_future": {"item": "item!", "time_zone": "text"},
+        "start_before_end": {"start": "item!", "end": "item!", "allow_equal": "boolean", "time_zone": "text"},
+        "study_day": {"item": "item!", "date": "item", "reference": "item!", "time_zone": "text"},
+        "visit_window": {"date": "item", "anchor": "anchor!", "target": "integer", "before": "count", "after": "count", "windows": "object",
+                         "time_zone": "text", "timeout": "text", "on_timeout": "text"},
+        "unique_key": {"table": "text!", "match": "object!", "compare": "object", "timeout": "text", "on_timeout": "text"},
+        "reference_exists": {"table": "text!", "match": "object!", "timeout": "text", "on_timeout": "text"},
+        "previous_visit": {"table": "text!", "match": "object!", "item": "item!", "column": "text!", "order": "text", "before": "item",
+                           "relation": "text", "max_change": "number", "no_previous": "text!", "timeout": "text", "on_timeout": "text"},
+        "cross_form": {"table": "text!", "match": "object!", "item": "item!", "column": "text!", "relation": "text!", "no_row": "text",
+                       "timeout": "text", "on_timeout": "text"},
+        "unit_conversion": {"item": "item!", "unit": "item!", "units": "object!", "minimum": "number", "maximum": "number"},
+        "outlier": {"item": "item!", "low": "number", "high": "number", "mean": "number", "sd": "number", "z": "number"}}';
+    what constant text := format('kind "%s"', kind);
+    zone constant text := coalesce(params ->> 'time_zone', 'UTC');
+    items text[];                   -- quoted
+    list text;
+    query boolean := kind IN ('unique_key', 'reference_exists', 'previous_visit', 'cross_form');
+    relation text := params ->> 'relation';
+    target regclass;
+    expression text;
+    rest text;                      -- a second check, when there is no previous
+    day text;
+    reference text;
+    reference_is regtype;
+    a text;
+    b text;
+    entry record;
+    told text;
+BEGIN
+    IF form IS NULL OR check_name IS NULL OR kind IS NULL OR params IS NULL THEN
+        RAISE EXCEPTION 'form, check_name, kind and params must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF NOT kinds ? kind THEN
+        RAISE EXCEPTION 'unknown kind "%"', kind USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('The kinds are %s.', (SELECT string_agg(k, ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(kinds) k));
+    END IF;
+    PERFORM epro_etl.rule_params(form, what, params, kinds -> kind);
+    IF zone <> 'UTC' AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = zone) THEN
+        RAISE EXCEPTION 'unknown time zone "%"', zone USING ERRCODE = 'invalid_parameter_value', HINT = 'See pg_timezone_names.';
+    END IF;
+    IF relation <> ALL ('{=,<>,<,<=,>,>=}'::text[]) THEN
+        RAISE EXCEPTION 'unknown relation "%"', relation USING ERRCODE = 'invalid_parameter_value', HINT = 'It is =, <>, <, <=, > or >=.';
+    END IF;
+    SELECT array_agg(quote_ident(e) ORDER BY n), string_agg(quote_ident(e), ', ' ORDER BY n) INTO items, list
+        FROM jsonb_array_elements_text(coalesce(params -> 'items', params -> 'excuses')) WITH ORDINALITY AS u (e, n);
+
+    CASE kind
+    WHEN 'null_flavour' THEN
+        expression := format('CASE WHEN %I IN (%s) THEN num_nonnulls(%s) = 0 ELSE num_nulls(%3$s) = 0 END',
+                             params ->> 'item', epro_etl.rule_options(params -> 'codes'), list);
+        told := 'the items that a null flavour excuses must be blank with it, and answered without it';
+    WHEN 'at_least_one', 'exactly_one' THEN
+        expression := format('%s %s 1', CASE WHEN params ? 'value' THEN
+                                 (SELECT string_agg(format('(%s IS NOT DISTINCT FROM %s)::integer', i, epro_etl.rule_literal(params -> 'value')), ' + ' ORDER BY n)
+                                  FROM unnest(items) WITH ORDINALITY AS u (i, n))
+                             ELSE format('num_nonnulls(%s)', list) END,
+                             CASE kind WHEN 'exactly_one' THEN '=' ELSE '>=' END);
+        told := CASE kind WHEN 'exactly_one' THEN 'exactly one of a group of items must be given' ELSE 'at least one of a group of items must be given' END;
+    WHEN 'required_if' THEN
+        expression := format('NOT (%s) OR num_nulls(%s) = 0', epro_etl.rule_when(form, what, params -> 'when'), list);
+        told := 'an item is conditionally required, and blank';
+    WHEN 'blank_unless' THEN
+        expression := format('(%s) OR num_nonnulls(%s) = 0', epro_etl.rule_when(form, what, params -> 'when'), list);
+        told := 'an item must be blank unless its condition holds';
+    WHEN 'required_precision' THEN
+        IF params ->> 'precision' <> ALL ('{year,month,day}'::text[]) THEN
+            RAISE EXCEPTION 'unknown precision "%"', params ->> 'precision' USING ERRCODE = 'invalid_parameter_value', HINT = 'It is year, month or day.';
+        END IF;
+        IF epro_etl.rule_item(form, params ->> 'item') <> 'text'::regtype THEN
+            RAISE EXCEPTION 'item "%" of form "%" cannot hold a partial date', params ->> 'item', form
+                USING ERRCODE = 'datatype_mismatch', HINT = 'A partial date is a text without a format.';
+        END IF;
+        expression := format('CASE WHEN %1$I IS NOT NULL THEN coalesce(epro_etl.partial_date_precision(%1$I) IN (%2$s), false) END', params ->> 'item',
+                             CASE params ->> 'precision' WHEN 'day' THEN '''day''' WHEN 'month' THEN '''month'', ''day''' ELSE '''year'', ''month'', ''day''' END);
+        told := format('must be a date that is known to the %s', params ->> 'precision');
+    WHEN 'not_future' THEN
+        IF epro_etl.rule_item(form, params ->> 'item') = 'timestamptz'::regtype THEN
+            expression := format('%I <= authored', params ->> 'item');
+        ELSE
+            a := epro_etl.rule_date(form, params ->> 'item', '', 'earliest', zone);
+            b := epro_etl.rule_date(form, params ->> 'item', '', 'latest', zone);
+            day := epro_etl.rule_date(form, 'authored', '', 'exact', zone);
+            expression := CASE WHEN a = b THEN format('%s <= %s', a, day)
+                               ELSE format('CASE WHEN %s > %s THEN false WHEN %s <= %2$s THEN true END', a, day, b) END;
+        END IF;
+        told := 'must not be after the day of authoring';
+    WHEN 'start_before_end' THEN
+        a := CASE WHEN (params -> 'allow_equal')::boolean IS FALSE THEN '' ELSE '=' END;
+        IF epro_etl.rule_item(form, params ->> 'start') = 'timestamptz'::regtype AND epro_etl.rule_item(form, params ->> 'end') = 'timestamptz'::regtype THEN
+            expression := format('%I <%s %I', params ->> 'start', a, params ->> 'end');
+        ELSE
+            expression := format('CASE WHEN %s <%s %s THEN true WHEN %s >%s %s THEN false END',
+                                 epro_etl.rule_date(form, params ->> 'start', '', 'latest', zone), a, epro_etl.rule_date(form, params ->> 'end', '', 'earliest', zone),
+                                 epro_etl.rule_date(form, params ->> 'start', '', 'earliest', zone), CASE a WHEN '' THEN '=' ELSE '' END,
+                                 epro_etl.rule_date(form, params ->> 'end', '', 'latest', zone));
+        END IF;
+        told := 'the start must be before the end';
+    WHEN 'study_day' THEN
+        expression := format('%I = epro_etl.study_day(%s, %s)', params ->> 'item',
+                             epro_etl.rule_date(form, coalesce(params ->> 'date', 'authored'), '', 'exact', zone),
+                             epro_etl.rule_date(form, params ->> 'reference', '', 'exact', zone));
+        told := 'the study day is not that of the date';
+    WHEN 'visit_window' THEN
+        IF params ? 'windows' = (params ? 'target' OR params ? 'before' OR params ? 'after') OR NOT params ? 'windows' AND NOT params ?& '{target,before,after}' THEN
+            RAISE EXCEPTION '% needs either target, before and after, or windows', what USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Write {"target": 28, "before": 3, "after": 3}, or {"windows": {"WEEK 4": [28, 3, 3]}}.';
+        END IF;
+        FOR entry IN SELECT k AS visit, v AS span FROM jsonb_each(params -> 'windows') AS e (k, v) LOOP
+            IF (CASE jsonb_typeof(entry.span) WHEN 'array' THEN jsonb_array_length(entry.span) = 3 AND entry.span ->> 0 ~ '^-?[0-9]{1,9}$'
+                    AND entry.span ->> 1 ~ '^[0-9]{1,9}$' AND entry.span ->> 2 ~ '^[0-9]{1,9}$' END) IS NOT TRUE THEN
+                RAISE EXCEPTION 'the window of visit "%" must be [target day, days before, days after]', entry.visit USING ERRCODE = 'invalid_parameter_value';
+            END IF;
+        END LOOP;
+        IF 0 IN (SELECT (v ->> 0)::integer FROM jsonb_each(params -> 'windows') AS e (k, v) UNION ALL SELECT (params -> 'target')::integer) THEN
+            RAISE EXCEPTION 'there is no study day 0' USING ERRCODE = 'invalid_parameter_value', HINT = 'The anchor is day 1, the day before it day -1.';
+        END IF;
+        query := jsonb_typeof(params -> 'anchor') = 'object';
+        IF query THEN
+            PERFORM epro_etl.rule_params(form, '"anchor" of ' || what, params -> 'anchor', '{"table": "text!", "column": "text!", "match": "object!"}');
+            target := epro_etl.rule_table(what, params #>> '{anchor,table}', ARRAY[params #>> '{anchor,column}']
+                                          || ARRAY(SELECT jsonb_object_keys(params #> '{anchor,match}')));
+            SELECT a.atttypid INTO reference_is FROM pg_attribute a WHERE a.attrelid = target AND a.attname = params #>> '{anchor,column}';
+            reference := format('t.%I', params #>> '{anchor,column}');
+            reference := CASE reference_is::text WHEN 'date' THEN reference WHEN 'timestamp without time zone' THEN reference || '::date'
+                WHEN 'timestamp with time zone' THEN format('(%s AT TIME ZONE %L)::date', reference, zone)
+                WHEN 'text' THEN format('CASE epro_etl.partial_date_precision(%1$s) WHEN ''day'' THEN epro_etl.partial_date_earliest(%1$s) END', reference) END;
+            IF reference IS NULL THEN
+                RAISE EXCEPTION 'column "%" of "%" is no date', params #>> '{anchor,column}', target USING ERRCODE = 'datatype_mismatch',
+                    HINT = 'An anchor is a date, a timestamp, or a text that holds a date.';
+            END IF;
+        ELSE
+            reference := epro_etl.rule_date(form, params ->> 'anchor', '', 'exact', zone);
+        END IF;
+        day := format('%s - %s', epro_etl.rule_date(form, coalesce(params ->> 'date', 'authored'), CASE WHEN query THEN 'response.' ELSE '' END, 'exact', zone), reference);
+        -- in days from the anchor, since study days have no 0
+        IF params ? 'windows' THEN
+            a := CASE WHEN query THEN 'response.visit' ELSE 'visit' END;
+            expression := format('CASE%s WHEN %s IS NULL THEN NULL ELSE true END',
+                                 (SELECT string_agg(format(' WHEN %s = %L THEN %s BETWEEN %s AND %s', a, k, day, o - (v ->> 1)::integer, o + (v ->> 2)::integer), '' ORDER BY k COLLATE "C")
+                                  FROM jsonb_each(params -> 'windows') AS e (k, v), LATERAL (SELECT (v ->> 0)::integer - ((v ->> 0)::integer > 0)::integer AS o) x), a);
+        ELSE
+            expression := (SELECT format('%s BETWEEN %s AND %s', day, o - (params -> 'before')::integer, o + (params -> 'after')::integer)
+                           FROM (SELECT (params -> 'target')::integer - ((params -> 'target')::integer > 0)::integer AS o) x);
+        END IF;
+        IF query THEN
+            expression := format('(SELECT %s FROM %s t WHERE %s)', expression, target, epro_etl.rule_match(form, '"anchor" of ' || what, params #> '{anchor,match}'));
+        END IF;
+        told := 'the visit is outside its window';
+    WHEN 'unique_key' THEN
+        target := epro_etl.rule_table(what, params ->> 'table', ARRAY(SELECT jsonb_object_keys(params -> 'match'))
+                                      || ARRAY(SELECT jsonb_object_keys(coalesce(params -> 'compare', '{}'))));
+        FOR entry IN SELECT k, v FROM jsonb_each(params -> 'compare') AS e (k, v) LOOP
+            IF jsonb_typeof(entry.v) <> 'string' THEN
+                RAISE EXCEPTION 'column "%" in "compare" of % must be compared with an item', entry.k, what USING ERRCODE = 'invalid_parameter_value';
+            END IF;
+            PERFORM epro_etl.rule_item(form, entry.v #>> '{}');
+        END LOOP;
+        expression := format('NOT EXISTS (SELECT FROM %s t WHERE %s%s)', target, epro_etl.rule_match(form, what, params -> 'match'),
+                             (SELECT format(' AND (%s) IS DISTINCT FROM (%s)', string_agg(format('t.%I', k), ', ' ORDER BY k COLLATE "C"),
+                                            string_agg(format('response.%I', v #>> '{}'), ', ' ORDER BY k COLLATE "C"))
+                              FROM jsonb_each(params -> 'compare') AS e (k, v) HAVING count(*) > 0));
+        IF (SELECT count(*) FROM jsonb_object_keys(coalesce(params -> 'compare', '{}'))) = 1 THEN
+            expression := format('NOT EXISTS (SELECT FROM %s t WHERE %s%s)', target, epro_etl.rule_match(form, what, params -> 'match'),
+                                 (SELECT format(' AND t.%I IS DISTINCT FROM response.%I', k, v #>> '{}') FROM jsonb_each(params -> 'compare') AS e (k, v)));
+        END IF;
+        told := CASE WHEN params ? 'compare' THEN 'a response with this key is there already, and says otherwise' ELSE 'a response with this key is there already' END;
+    WHEN 'reference_exists' THEN
+        target := epro_etl.rule_table(what, params ->> 'table', ARRAY(SELECT jsonb_object_keys(params -> 'match')));
+        expression := format('EXISTS (SELECT FROM %s t WHERE %s)', target, epro_etl.rule_match(form, what, params -> 'match'));
+        told := 'what the response refers to is not there';
+    WHEN 'previous_visit' THEN
+        IF (relation IS NULL) = (params -> 'max_change' IS NULL) THEN
+            RAISE EXCEPTION '% needs either relation or max_change', what USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF params ->> 'no_previous' <> ALL ('{pass,warning,"not evaluated"}'::text[]) THEN
+            RAISE EXCEPTION 'unknown policy "%"', params ->> 'no_previous' USING ERRCODE = 'invalid_parameter_value', HINT = 'It is pass, warning or not evaluated.';
+        END IF;
+        target := epro_etl.rule_table(what, params ->> 'table', ARRAY[params ->> 'column', coalesce(params ->> 'order', 'authored')]
+                                      || ARRAY(SELECT jsonb_object_keys(params -> 'match')));
+        rest := format('FROM %s t WHERE %s AND t.%I < response.%I', target, epro_etl.rule_match(form, what, params -> 'match'),
+                       coalesce(params ->> 'order', 'authored'), coalesce(params ->> 'before', 'authored'));
+        expression := format('(SELECT %s %s ORDER BY t.%I DESC LIMIT 1)',
+                             CASE WHEN relation IS NOT NULL THEN format('response.%I %s t.%I', params ->> 'item', relation, params ->> 'column')
+                                  ELSE format('abs(response.%I - t.%I) <= %s', params ->> 'item', params ->> 'column', epro_etl.rule_literal(params -> 'max_change')) END,
+                             rest, coalesce(params ->> 'order', 'authored'));
+        IF params ->> 'no_previous' <> 'not evaluated' THEN
+            expression := format('CASE WHEN EXISTS (SELECT %s) THEN %s ELSE true END', rest, expression);
+        END IF;
+        rest := CASE params ->> 'no_previous' WHEN 'warning' THEN format('EXISTS (SELECT %s)', rest) END;
+        told := 'does not fit what the previous visit has';
+    WHEN 'cross_form' THEN
+        IF params ->> 'no_row' <> ALL ('{pass,"not evaluated"}'::text[]) THEN
+            RAISE EXCEPTION 'unknown policy "%"', params ->> 'no_row' USING ERRCODE = 'invalid_parameter_value', HINT = 'It is pass or not evaluated.';
+        END IF;
+        target := epro_etl.rule_table(what, params ->> 'table', ARRAY[params ->> 'column'] || ARRAY(SELECT jsonb_object_keys(params -> 'match')));
+        rest := format('FROM %s t WHERE %s', target, epro_etl.rule_match(form, what, params -> 'match'));
+        expression := format('(SELECT bool_and(response.%I %s t.%I) %s)', params ->> 'item', relation, params ->> 'column', rest);
+        IF params ->> 'no_row' = 'pass' THEN
+            expression := format('CASE WHEN EXISTS (SELECT %s) THEN %s ELSE true END', rest, expression);
+        END IF;
+        rest := NULL;
+        told := 'does not fit what another form has';
+    WHEN 'unit_conversion' THEN
+        IF NOT params ?| '{minimum,maximum}' THEN
+            RAISE EXCEPTION '% needs minimum, maximum or both', what USING ERRCODE = 'invalid_parameter_value', HINT = 'They are in the standard unit.';
+        END IF;
+        a := '';
+        FOR entry IN SELECT k AS unit, v AS factor FROM jsonb_each(params -> 'units') AS e (k, v) ORDER BY k COLLATE "C" LOOP
+            b := quote_ident(params ->> 'item');
+            IF jsonb_typeof(entry.factor) = 'number' AND (entry.factor #>> '{}')::numeric > 0 THEN
+                b := CASE WHEN (entry.factor #>> '{}')::numeric = 1 THEN b ELSE format('%s * %s', b, entry.factor) END;
+            ELSE
+                PERFORM epro_etl.rule_params(form, format('unit "%s" of %s', entry.unit, what), entry.factor, '{"add": "number", "multiply": "number", "divide": "number"}');
+                IF (entry.factor ->> 'multiply')::numeric <= 0 OR (entry.factor ->> 'divide')::numeric <= 0 OR jsonb_typeof(entry.factor) <> 'object' THEN
+                    RAISE EXCEPTION 'the factor of unit "%" must be above zero', entry.unit USING ERRCODE = 'invalid_parameter_value';
+                END IF;
+                b := CASE WHEN entry.factor ? 'add' THEN format('(%s + %s)', b, epro_etl.rule_literal(entry.factor -> 'add')) ELSE b END;
+                b := b || coalesce(' * ' || (entry.factor ->> 'multiply'), '') || coalesce(' / ' || (entry.factor ->> 'divide'), '');
+            END IF;
+            a := a || format(' WHEN %s THEN %s', quote_literal(entry.unit), b);
+        END LOOP;
+        a := format('CASE %I%s END', params ->> 'unit', a);
+        expression := concat_ws(' AND ', a || ' >= ' || epro_etl.rule_literal(params -> 'minimum'), a || ' <= ' || epro_etl.rule_literal(params -> 'maximum'));
+        told := 'is outside the range in the standard unit';
+    WHEN 'outlier' THEN
+        IF severity = 'error' THEN
+            RAISE EXCEPTION 'an outlier is a soft check' USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Its severity is warning or information; a limit that must hold is minimum or maximum in the form.';
+        END IF;
+        IF params ?| '{low,high}' = params ?| '{mean,sd,z}' OR params ?| '{mean,sd,z}' AND NOT params ?& '{mean,sd}'
+           OR (params ->> 'sd')::numeric <= 0 OR (params ->> 'z')::numeric <= 0 THEN
+            RAISE EXCEPTION '% needs either low and high, or mean and sd', what USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Write {"low": 40, "high": 180}, or {"mean": 72, "sd": 12, "z": 3}; sd and z are above zero.';
+        END IF;
+        a := quote_ident(params ->> 'item');
+        expression := CASE WHEN params ? 'mean' THEN format('abs(%s - %s) <= %s * %s', a, epro_etl.rule_literal(params -> 'mean'), coalesce(params -> 'z', '3'), params -> 'sd')
+                           ELSE concat_ws(' AND ', a || ' >= ' || epro_etl.rule_literal(params -> 'low'), a || ' <= ' || epro_etl.rule_literal(params -> 'high')) END;
+        told := 'is far from what is usual';
+    END CASE;
+
+    severity := coalesce(severity, CASE kind WHEN 'outlier' THEN 'warning' ELSE 'error' END);
+    IF query THEN
+        BEGIN
+            PERFORM epro_etl.add_lookup(form, check_name, expression, severity, condition, coalesce(message, told),
+                                        coalesce(params ->> 'timeout', '1 second')::interval, coalesce(params ->> 'on_timeout', 'defer'));
+        EXCEPTION
+            WHEN invalid_datetime_format OR datetime_field_overflow THEN
+                RAISE EXCEPTION 'the parameter "timeout" of % must be an interval', what USING ERRCODE = 'invalid_parameter_value', HINT = 'Write "50 ms".';
+        END;
+    ELSE
+        IF params ?| '{timeout,on_timeout}' THEN
+            RAISE EXCEPTION '% asks nobody here, and takes no timeout', what USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'timeout and on_timeout are those of an anchor in a table.';
+        END IF;
+        PERFORM epro_etl.add_edit_check(form, check_name, expression, severity, condition, coalesce(message, told));
+    END IF;
+    UPDATE epro_etl.edit_check c SET kind = add_check.kind, params = add_check.params
+        WHERE c.form = add_check.form AND c.check_name = add_check.check_name AND c.removed_at IS NULL;
+    IF rest IS NOT NULL AND kind = 'previous_visit' THEN
+        PERFORM epro_etl.add_lookup(form, check_name || ': no previous', rest, 'warning', condition, 'there is no previous visit to compare with',
+                                    coalesce(params ->> 'timeout', '1 second')::interval, coalesce(params ->> 'on_timeout', 'defer'));
+        UPDATE epro_etl.edit_check c SET kind = add_check.kind, params = add_check.params, part_of = add_check.check_name
+            WHERE c.form = add_check.form AND c.check_name = add_check.check_name || ': no previous' AND c.removed_at IS NULL;
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.add_check(text, text, text, jsonb, text, text, text) IS
+    'Adds an edit check of a declared kind, such as required_if, visit_window or unique_key; what it becomes, an expression or a lookup, stands in edit_check beside kind and params';
+
+CREATE FUNCTION epro_etl.add_score(form text, score text, spec jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    known constant jsonb := '{"items": "items", "range": "range", "ranges": "object", "reverse": "items", "codes": "object", "function": "text", "expression": "text",
+        "min_answered": "count", "min_share": "number", "missing": "text", "round": "count", "transform": "boolean", "mode": "text", "stated": "item",
+        "tolerance": "number", "condition": "text", "severity": "text", "message": "text"}';
+    what constant text := 'a score';
+    mode constant text := coalesce(spec ->> 'mode', 'compute');
+    verb constant text := coalesce(spec ->> 'function', 'sum');
+    missing text := spec ->> 'missing';
+    n integer := coalesce(jsonb_array_length(CASE jsonb_typeof(spec -> 'items') WHEN 'array' THEN spec -> 'items' END), 0);
+    least integer;
+    ranged boolean := spec ? 'range' OR spec ? 'ranges';
+    terms text[];                   -- NULL where the item is not answered
+    lows numeric[];
+    highs numeric[];
+    legal text := '';
+    value text;
+    answered text;
+    lowest numeric;
+    highest numeric;
+    entry record;
+    pipe text;
+BEGIN
+    IF form IS NULL OR score IS NULL OR spec IS NULL THEN
+        RAISE EXCEPTION 'form, score and spec must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    -- a score of that name that is being replaced is no item any more
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = add_score.form AND score IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.rule_params(form, what, spec, known);
+    IF mode <> ALL ('{compute,verify}'::text[]) THEN
+        RAISE EXCEPTION 'unknown mode "%"', mode USING ERRCODE = 'invalid_parameter_value', HINT = 'It is compute or verify.';
+    END IF;
+    IF (mode = 'verify') <> (spec ? 'stated') OR mode = 'compute' AND spec ?| '{tolerance,severity,message}' THEN
+        RAISE EXCEPTION '"stated", "tolerance", "severity" and "message" are for the mode verify, which needs "stated"' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Write {"mode": "verify", "stated": "total"}.';
+    END IF;
+    IF mode = 'compute' AND (score = '' OR lower(score) = ANY ('{subject,visit,authored,study}'::text[])) THEN
+        RAISE EXCEPTION '"%" cannot be the name of a score', score USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'A score that is computed is an item of its form: subject, visit, authored and study are taken.';
+    END IF;
+    IF spec ? 'expression' = spec ? 'items' OR spec ? 'expression' AND spec ?| '{range,ranges,reverse,codes,function,min_answered,min_share,missing,transform}' THEN
+        RAISE EXCEPTION 'a score needs either items, or an expression, which says all by itself' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    IF spec ? 'expression' THEN
+        value := format('(%s)', spec ->> 'expression');
+    ELSE
+        IF verb <> ALL ('{sum,mean,product}'::text[]) THEN
+            RAISE EXCEPTION 'unknown function "%"', verb USING ERRCODE = 'invalid_parameter_value', HINT = 'It is sum, mean or product; write an expression for others.';
+        END IF;
+        IF spec ? 'range' AND spec ? 'ranges' OR spec ? 'min_answered' AND spec ? 'min_share' THEN
+            RAISE EXCEPTION 'a score has either range or ranges, and either min_answered or min_share' USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF spec ? 'min_share' AND (spec -> 'min_share')::numeric NOT BETWEEN 0 AND 1 THEN
+            RAISE EXCEPTION 'min_share must be between 0 and 1' USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        least := greatest(1, coalesce((spec -> 'min_answered')::integer, ceil((spec -> 'min_share')::numeric * n)::integer, n));
+        IF least > n THEN
+            RAISE EXCEPTION 'min_answered is more than the score''s % items', n USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        IF missing <> ALL ('{prorate,maxima,ignore}'::text[]) THEN
+            RAISE EXCEPTION 'unknown policy "%"', missing USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'For items that are not answered it is prorate (the mean of the others), maxima (by their share of the highest score) or ignore.';
+        END IF;
+        IF least = n AND missing IS NOT NULL OR least < n AND (missing IS NULL) <> (verb = 'mean') OR least < n AND verb = 'product' THEN
+            RAISE EXCEPTION 'it must be said what becomes of items that are not answered, where some may be' USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'A sum takes min_answered or min_share together with missing: prorate, maxima or ignore; a mean is that of the answered items; a product needs all.';
+        END IF;
+        IF NOT ranged AND (spec ? 'reverse' OR spec ? 'transform' OR missing = 'maxima') THEN
+            RAISE EXCEPTION 'reverse, transform and maxima need the range of the items' USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Write {"range": [0, 3]}, or {"ranges": {"item": [0, 3]}} with every item.';
+        END IF;
+        IF EXISTS (SELECT jsonb_array_elements_text(spec -> 'reverse') EXCEPT SELECT jsonb_array_elements_text(spec -> 'items'))
+           OR spec ? 'ranges' AND EXISTS (SELECT jsonb_object_keys(spec -> 'ranges') EXCEPT SELECT jsonb_array_elements_text(spec -> 'items')) THEN
+            RAISE EXCEPTION 'reverse and ranges must name items of the score' USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        FOR entry IN SELECT k, v FROM jsonb_each(spec -> 'codes') AS e (k, v) LOOP
+            IF jsonb_typeof(entry.v) NOT IN ('number', 'null') THEN
+                RAISE EXCEPTION 'code "%" must stand for a number, or for null: not applicable', entry.k USING ERRCODE = 'invalid_parameter_value';
+            END IF;
+        END LOOP;
+
+        FOR entry IN SELECT e AS name, quote_ident(e) AS item, epro_etl.rule_item(form, e) AS type,
+                            coalesce(spec -> 'range', spec -> 'ranges' -> e) AS span, coalesce(spec -> 'reverse', '[]') ? e AS reversed
+                     FROM jsonb_array_elements_text(spec -> 'items') WITH ORDINALITY AS u (e, o) ORDER BY o LOOP
+            IF spec ? 'codes' AND entry.type <> 'text'::regtype
+               OR NOT spec ? 'codes' AND entry.type <> ALL ('{integer,bigint,numeric}'::regtype[]) THEN
+                RAISE EXCEPTION 'item "%" of form "%" is no %', entry.name, form, CASE WHEN spec ? 'codes' THEN 'text' ELSE 'number' END
+                    USING ERRCODE = 'datatype_mismatch', HINT = 'Say which numbers its codes stand for: {"codes": {"Y": 1, "N": 0, "NA": null}}.';
+            END IF;
+            IF ranged THEN
+                PERFORM epro_etl.rule_params(form, format('the range of item "%s"', entry.name), jsonb_build_object('range', entry.span), '{"range": "range!"}');
+                lows := lows || (entry.span ->> 0)::numeric;
+                highs := highs || (entry.span ->> 1)::numeric;
+            END IF;
+            IF spec ? 'codes' THEN
+                legal := legal || format(' AND (%s IN (%s)) IS NOT FALSE', entry.item, (SELECT string_agg(quote_literal(k), ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(spec -> 'codes') k));
+                value := format('CASE %s%s END', entry.item, (SELECT string_agg(format(' WHEN %L THEN %s', k, v), '' ORDER BY k COLLATE "C") FROM jsonb_each(spec -> 'codes') AS e (k, v)));
+            ELSE
+                value := entry.item;
+                IF ranged THEN
+                    legal := legal || format(' AND (%s BETWEEN %s AND %s) IS NOT FALSE', entry.item, entry.span -> 0, entry.span -> 1);
+                END IF;
+            END IF;
+            IF entry.reversed THEN
+                value := format('%s - %s', (entry.span ->> 0)::numeric + (entry.span ->> 1)::numeric, value);
+            END IF;
+            terms := terms || value;
+        END LOOP;
+
+        answered := format('num_nonnulls(%s)', array_to_string(terms, ', '));
+        IF verb = 'product' THEN
+            value := (SELECT string_agg(format('(%s)::numeric', t), ' * ' ORDER BY o) FROM unnest(terms) WITH ORDINALITY AS u (t, o));
+        ELSE
+            value := format('(%s)', (SELECT string_agg(format('coalesce((%s)::numeric, 0)', t), ' + ' ORDER BY o) FROM unnest(terms) WITH ORDINALITY AS u (t, o)));
+        END IF;
+        lowest := (SELECT sum(x) FROM unnest(lows) x);
+        highest := (SELECT sum(x) FROM unnest(highs) x);
+        IF verb = 'mean' THEN
+            value := format('%s / %s', value, answered);
+            lowest := lowest / n;
+            highest := highest / n;
+        ELSIF missing = 'prorate' THEN
+            value := format('%s * %s / %s', value, n, answered);
+        ELSIF missing = 'maxima' THEN
+            value := format('%s * %s / (%s)', value, highest,
+                            (SELECT string_agg(format('%s * num_nonnulls(%s)', h, t), ' + ' ORDER BY o) FROM unnest(terms, highs) WITH ORDINALITY AS u (t, h, o)));
+        END IF;
+        IF (spec -> 'transform')::boolean THEN
+            IF verb = 'product' OR missing = 'ignore' OR verb = 'mean' AND (SELECT count(DISTINCT (l, h)) FROM unnest(lows, highs) AS u (l, h)) > 1 THEN
+                RAISE EXCEPTION 'this score has no fixed range to be transformed from' USING ERRCODE = 'invalid_parameter_value',
+                    HINT = 'A sum of all items, or of as many as are there made up to all, has; and a mean of items with one range.';
+            END IF;
+            value := format('(%s - %s) * 100 / %s', value, trim_scale(lowest), trim_scale(highest - lowest));
+        END IF;
+        IF spec ? 'round' THEN
+            value := format('round(%s, %s)', value, spec -> 'round');
+        ELSIF value LIKE '%/%' THEN
+            value := format('trim_scale(%s)', value);
+        END IF;
+        value := format('CASE WHEN %s >= %s%s THEN %s END', answered, least, legal, value);
+    END IF;
+    IF spec ? 'expression' AND spec ? 'round' THEN
+        value := format('round(%s, %s)', value, spec -> 'round');
+    END IF;
+
+    IF mode = 'verify' THEN
+        IF epro_etl.rule_item(form, spec ->> 'stated') <> ALL ('{integer,bigint,numeric}'::regtype[]) THEN
+            RAISE EXCEPTION 'item "%" of form "%" is no number', spec ->> 'stated', form USING ERRCODE = 'datatype_mismatch';
+        END IF;
+        IF (spec -> 'tolerance')::numeric < 0 THEN
+            RAISE EXCEPTION 'tolerance must not be negative' USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        value := format('abs(%I - %s) <= %s', spec ->> 'stated', value, coalesce(spec -> 'tolerance', '0'));
+        PERFORM epro_etl.add_edit_check(form, score, value, coalesce(spec ->> 'severity', 'warning'), spec ->> 'condition',
+                                        coalesce(spec ->> 'message', 'the stated score is not the one that its items give'));
+    ELSE
+        IF score = '' THEN
+            RAISE EXCEPTION 'score must not be empty' USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, computes)
+            VALUES (form, score, value, 'information', spec ->> 'condition', true);
+        PERFORM epro_etl.compile_form(form);
+    END IF;
+    UPDATE epro_etl.edit_check c SET kind = 'score', params = spec
+        WHERE c.form = add_score.form AND c.check_name = score AND c.removed_at IS NULL;
+    FOR pipe IN SELECT p.name FROM epro_etl.pipeline p
+                WHERE mode = 'compute' AND EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = add_score.form) ORDER BY p.name LOOP
+        PERFORM epro_etl.tell_unstored(pipe, form);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION epro_etl.add_score(text, text, jsonb) IS
+    'Adds a score of a form: computed, it is an item of its own that sinks take by its name; verified, a stated total that disagrees is a finding';
 
 CREATE FUNCTION epro_etl.set_deid(form text, path text, method text, params jsonb DEFAULT '{}') RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -844,10 +1649,23 @@ DECLARE
     handler name;
     quoted text;
     made regclass;
+    grantee oid;
     heard boolean;
 BEGIN
     IF make_context_server.server IS NULL THEN
         RAISE EXCEPTION 'server must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    -- the owner of the table can have it do things as whoever is told of a deadline
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = current_user
+                   AND (r.rolsuper OR r.oid = (SELECT c.relowner FROM pg_class c WHERE c.oid = 'epro_etl.run_ledger'::regclass))) THEN
+        RAISE EXCEPTION 'permission denied to add a server' USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Only a superuser or the owner of the extension may.';
+    END IF;
+    SELECT c.settings INTO made FROM epro_etl.context_server c WHERE c.server = make_context_server.server;
+    IF epro_etl.context_server_of(made) = make_context_server.server AND make_context_server.settings IS NOT NULL
+       AND made IS DISTINCT FROM to_regclass(make_context_server.settings) THEN
+        RAISE EXCEPTION 'server "%" is told through "%" already', make_context_server.server, made
+            USING ERRCODE = 'duplicate_object', HINT = 'See epro_etl.remove_context_server().';
     END IF;
     SELECT coalesce(h.proname, '') INTO handler FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
         LEFT JOIN pg_proc h ON h.oid = w.fdwhandler WHERE s.srvname = make_context_server.server;
@@ -867,13 +1685,20 @@ BEGIN
         END IF;
         parts := make_context_server.schema::text || parts;
     END IF;
+    IF parts[1] LIKE 'pg\_temp%' THEN
+        RAISE EXCEPTION 'the table of settings must not be temporary' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     SELECT string_agg(quote_ident(p), '.' ORDER BY n) INTO quoted FROM unnest(parts) WITH ORDINALITY AS u (p, n);
     made := to_regclass(quoted);
     IF made IS NULL THEN
         EXECUTE format('CREATE FOREIGN TABLE %s (name text, setting text, reset_val text) SERVER %I'
                        ' OPTIONS (schema_name ''pg_catalog'', table_name ''pg_settings'')', quoted, make_context_server.server);
         EXECUTE format('COMMENT ON FOREIGN TABLE %s IS %L', quoted, 'Settings of the other server; epro_etl tells it deadlines through this table');
-        EXECUTE format('GRANT SELECT, UPDATE (setting) ON %s TO PUBLIC', quoted);
+        -- whoever may use the server could make such a table too
+        FOR grantee IN SELECT a.grantee FROM pg_foreign_server s, aclexplode(coalesce(s.srvacl, acldefault('S', s.srvowner))) a
+                       WHERE s.srvname = make_context_server.server AND a.privilege_type = 'USAGE' LOOP
+            EXECUTE format('GRANT SELECT, UPDATE (setting) ON %s TO %s', quoted, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END);
+        END LOOP;
         made := quoted::regclass;
     ELSIF epro_etl.context_server_of(made) IS DISTINCT FROM make_context_server.server THEN
         RAISE EXCEPTION '"%" is there already, and cannot tell server "%"', made, make_context_server.server
@@ -1109,7 +1934,7 @@ COMMENT ON FUNCTION epro_etl.wait_run(bigint, interval) IS
 -- keys between them.
 --
 
--- unlike a CHECK of the table, a domain does not quote what it refuses
+-- unlike a CHECK of the table, a domain does not quote what it refuses (COPY does)
 CREATE DOMAIN epro_etl.pseudonym AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{64}$');
 COMMENT ON DOMAIN epro_etl.pseudonym IS 'A subject_key: 64 hexadecimal digits in lower case, as runs make them';
 REVOKE ALL ON TYPE epro_etl.pseudonym FROM PUBLIC;
@@ -1951,7 +2776,7 @@ BEGIN
         IF id IS NULL THEN
             BEGIN
                 UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.condition, c.message) RETURNING check_id INTO id;
                 -- what was written in SQL may be no rule here: then it alone is not imported
@@ -1965,7 +2790,7 @@ BEGIN
                     CONTINUE;
                 END IF;
                 UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.otherwise, c.message) RETURNING check_id INTO id;
                 report := jsonb_set(report, ARRAY[c."row"::text, 'detail'], to_jsonb((report -> c."row" ->> 'detail') || ', whatever the condition'));
@@ -2119,9 +2944,10 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = settings)');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
@@ -2131,12 +2957,13 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.site_access', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.hop', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation)');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_import', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_import_import_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay_overlay_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline_pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');

@@ -19,7 +19,7 @@ layers=(words stages effects pipeline processes face)
 shared_stage_headers=' stages.h form.h parse.h '
 # What compiles a declaration (a form, an expression) may refuse it with an
 # error: there is no patient's response in it.
-stage_files_that_may_raise=' form.c check.c deid_rule.c '
+stage_files_that_may_raise=' form.c check.c deid_rule.c score.c '
 # In the others, an error may only tell that the machinery broke.
 machinery_errors='ERRCODE_OUT_OF_MEMORY|ERRCODE_INTERNAL_ERROR'
 

@@ -21,6 +21,13 @@ typedef struct Budget
 	struct Budget *outer;
 } Budget;
 
+/* How long other servers are waited for: a budget, where there is one. */
+typedef struct Patience
+{
+	Budget		budget;
+	bool		granted;
+} Patience;
+
 /* sizes of request values, in bytes; a context is a note, not a load */
 #define MOST_CONTEXT_KEY 63
 #define MOST_CONTEXT_VALUE 256

@@ -38,7 +38,8 @@ typedef struct LookupSet
 	struct Lookup **lookups;
 	int			n;
 	int			room;
-	bool		defers;			/* any of them may leave a response in the source */
+	bool		defers;			/* any of them may leave a response in the source, */
+	bool		is_trial;		/* but there is none */
 	int			current;		/* the one that is asked: what broke off */
 	bool		asking;
 	Budget		budget;			/* of the one that is asked */

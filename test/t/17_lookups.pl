@@ -243,7 +243,7 @@ sub circuit
 	my $took = time() - $began;
 	cmp_ok(questions() - $before, '<=', 3 + $took, "$name: three questions, and one a pause");
 	like(log_since($node, $offset),
-		qr/LOG:  epro_etl lookup "enrolled" was not answered 3 times in a row \(SQLSTATE 57014\), and is asked again in 1000 ms/,
+		qr/LOG:  epro_etl lookup "enrolled" of form "MOOD" was not answered 3 times in a row \(SQLSTATE 57014\), and is asked again in 1000 ms/,
 		"$name: it says so in the log");
 	like($look->query('SELECT string_agg(DISTINCT message, $$ # $$) FROM epro_etl.finding'),
 		qr/did not answer within 50 ms # .*not asked for now/, "$name: and in the findings");
