@@ -10,7 +10,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "stages/parse.h"
+#include "stages/partial_date.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
@@ -25,14 +25,6 @@ PG_FUNCTION_INFO_V1(epro_etl_partial_date_not_after);
 PG_FUNCTION_INFO_V1(epro_etl_partial_date_same);
 PG_FUNCTION_INFO_V1(epro_etl_study_day);
 
-/* What is known of a date; 0: unknown. */
-typedef struct PartialDate
-{
-	int			year;
-	int			month;
-	int			day;
-} PartialDate;
-
 /* The days that it may be, both included. */
 typedef struct DateInterval
 {
@@ -40,20 +32,8 @@ typedef struct DateInterval
 	DateADT		latest;
 } DateInterval;
 
-typedef enum Component
-{
-	COMPONENT_KNOWN,
-	COMPONENT_UNKNOWN,			/* "-", UN or UNK */
-	COMPONENT_NONE				/* neither */
-} Component;
-
 static bool read_interval(const text *given, DateInterval *interval);
-static bool read_partial_date(const char *s, size_t len, PartialDate *date);
-static Component read_component(const char **s, const char *end, int *number);
-static bool is_time(const char *s, const char *end);
-static bool digits(const char *s, const char *end, int n, int *number);
-static int	days_in_month(int year, int month);
-static DateADT day_of(int year, int month, int day);
+static DateADT day_of(ParsedDate date);
 static Datum compare(FunctionCallInfo fcinfo, bool strictly, bool swapped);
 
 /* partial_date_earliest(text): the first day that it may be. */
@@ -88,7 +68,7 @@ epro_etl_partial_date_precision(PG_FUNCTION_ARGS)
 	text	   *given = PG_GETARG_TEXT_PP(0);
 	PartialDate date;
 
-	if (!read_partial_date(VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), &date))
+	if (parse_partial_date(VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), &date) != PARSE_OK)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(date.month == 0 ? "year" : date.day == 0 ? "month" : "day"));
 }
@@ -170,137 +150,20 @@ compare(FunctionCallInfo fcinfo, bool strictly, bool swapped)
 	PG_RETURN_NULL();
 }
 
-/* With an unknown month, every month has the day in question but for its end. */
 static bool
 read_interval(const text *given, DateInterval *interval)
 {
 	PartialDate date;
-	int			last_month;
 
-	if (!read_partial_date(VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), &date))
+	if (parse_partial_date(VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), &date) != PARSE_OK)
 		return false;
-	last_month = date.month ? date.month : MONTHS_PER_YEAR;
-	interval->earliest = day_of(date.year, date.month ? date.month : 1,
-								date.day ? date.day : 1);
-	interval->latest = day_of(date.year, last_month,
-							  date.day ? date.day : days_in_month(date.year, last_month));
+	interval->earliest = day_of(partial_date_first(date));
+	interval->latest = day_of(partial_date_last(date));
 	return true;
-}
-
-/*
- * YYYY[-MM[-DD[Thh[:mm[:ss[.s]]]]]], where month and day may be "-", UN or UNK;
- * YYYY--- is a year, too.
- */
-static bool
-read_partial_date(const char *s, size_t len, PartialDate *date)
-{
-	const char *end = s + len;
-	Component	month = COMPONENT_UNKNOWN;
-	Component	day = COMPONENT_UNKNOWN;
-
-	memset(date, 0, sizeof(*date));
-	if (!digits(s, end, 4, &date->year) || date->year == 0)
-		return false;
-	s += 4;
-	if (s < end)
-	{
-		if (*s++ != '-')
-			return false;
-		month = read_component(&s, end, &date->month);
-	}
-	if (s < end)
-	{
-		bool		dashed = s[-1] == '-';
-
-		if (month == COMPONENT_NONE || *s++ != '-')
-			return false;
-		if (s < end || !dashed)
-			day = read_component(&s, end, &date->day);
-	}
-	if (month == COMPONENT_NONE || day == COMPONENT_NONE)
-		return false;
-	if (month == COMPONENT_KNOWN && (date->month < 1 || date->month > MONTHS_PER_YEAR))
-		return false;
-	if (day == COMPONENT_KNOWN &&
-		(date->day < 1 || date->day > days_in_month(date->year, date->month ? date->month : 1)))
-		return false;
-	if (s < end)
-		return month == COMPONENT_KNOWN && day == COMPONENT_KNOWN && is_time(s, end);
-	return true;
-}
-
-static Component
-read_component(const char **s, const char *end, int *number)
-{
-	if (digits(*s, end, 2, number))
-	{
-		*s += 2;
-		return COMPONENT_KNOWN;
-	}
-	if (*s < end && **s == '-')
-	{
-		*s += 1;
-		return COMPONENT_UNKNOWN;
-	}
-	for (int n = 3; n >= 2; n--)
-	{
-		if (end - *s >= n && equal_fold_ascii(*s, n, "UNK", n))
-		{
-			*s += n;
-			return COMPONENT_UNKNOWN;
-		}
-	}
-	return COMPONENT_NONE;
-}
-
-/* Thh[:mm[:ss[.s]]], without an offset: the date is the local one as written. */
-static bool
-is_time(const char *s, const char *end)
-{
-	static const int most[] = {23, 59, 59};
-	int			number;
-
-	for (int i = 0; i < (int) lengthof(most); i++)
-	{
-		if (*s++ != (i == 0 ? 'T' : ':') || !digits(s, end, 2, &number) || number > most[i])
-			return false;
-		s += 2;
-		if (s == end)
-			return true;
-	}
-	if (*s++ != '.' || s == end)
-		return false;
-	while (s < end && *s >= '0' && *s <= '9')
-		s++;
-	return s == end;
-}
-
-/* Do just n digits stand here? */
-static bool
-digits(const char *s, const char *end, int n, int *number)
-{
-	int			read = 0;
-
-	if (end - s < n)
-		return false;
-	for (int i = 0; i < n; i++)
-	{
-		if (s[i] < '0' || s[i] > '9')
-			return false;
-		read = read * 10 + (s[i] - '0');
-	}
-	*number = read;
-	return true;
-}
-
-static int
-days_in_month(int year, int month)
-{
-	return day_tab[isleap(year)][month - 1];
 }
 
 static DateADT
-day_of(int year, int month, int day)
+day_of(ParsedDate date)
 {
-	return date2j(year, month, day) - POSTGRES_EPOCH_JDATE;
+	return date2j(date.year, date.month, date.day) - POSTGRES_EPOCH_JDATE;
 }

@@ -7,7 +7,7 @@ SELECT epro_etl.set_deid('T32', '/name', 'remove');
 SELECT epro_etl.add_lookup('T32', 'known', 'EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relname = visit)');
 SELECT epro_etl.add_edit_check('T32', 'short', 'hours > 3', 'warning', condition => 'hours IS NOT NULL');
 SELECT epro_etl.add_edit_check('T32', 'whole', 'hours = trunc(hours)');
-SELECT epro_etl.add_score('T32', 'twice', '{"items": ["hours"], "function": "custom", "expression": "hours * 2"}');
+SELECT epro_etl.add_score('T32', 'twice', '{"expression": "hours * 2"}');
 SELECT epro_etl.set_severity('T32', '/properties/hours/maximum', 'warning');
 SELECT epro_etl.set_severity('T32', 'whole', 'off', 'under review');
 SELECT * FROM epro_etl.explain_form('T32');
