@@ -2780,7 +2780,7 @@ BEGIN
         IF id IS NULL THEN
             BEGIN
                 UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.condition, c.message) RETURNING check_id INTO id;
                 -- what was written in SQL may be no rule here: then it alone is not imported
@@ -2794,7 +2794,7 @@ BEGIN
                     CONTINUE;
                 END IF;
                 UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND e.check_name = c.name AND e.removed_at IS NULL;
+                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.otherwise, c.message) RETURNING check_id INTO id;
                 report := jsonb_set(report, ARRAY[c."row"::text, 'detail'], to_jsonb((report -> c."row" ->> 'detail') || ', whatever the condition'));
