@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap pilot fhir tap)
+all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap pilot odm fhir tap)
 passed=0
 failed=0
 skipped=0
@@ -349,6 +349,20 @@ suite_pilot()
 	logged pilot as_server_user bash "$TREE/test/pilot/run.sh"
 	stop pilot
 	count_closing pilot
+}
+
+# CDISC's ODM example: likewise.
+suite_odm()
+{
+	if [ ! -d "$WORK/shared/data/odm" ]; then
+		skip odm "there is no ../shared/data/odm beside the checkout"
+		return
+	fi
+	needs_build odm || return 0
+	start odm 'fsync = off' || return 0
+	logged odm as_server_user bash "$TREE/test/conformance/odm.sh"
+	stop odm
+	count_closing odm
 }
 
 # Questionnaires and responses that other validators have judged: not part of

@@ -32,8 +32,6 @@ static Away *aways = NULL;
 static int	naways = 0;
 static int	room = 0;
 
-static Budget patience;
-static bool patient = false;	/* it is granted */
 static bool out_of_patience = false;	/* the last one has ended */
 
 static Away *find(int64 sink_id);
@@ -104,6 +102,9 @@ error_is_away(const Sink *sink, const ErrorData *error)
 		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* no such relation, no right */
 			return true;
 	}
+	/* postgres_fdw's "password is required": a user mapping is wrong */
+	if (error->sqlerrcode == ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED)
+		return true;
 	if (error_is_datas(error->sqlerrcode))
 		return false;
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED))
@@ -127,24 +128,27 @@ error_is_rows(const Sink *sink, const ErrorData *error)
 
 /* Before rows go to a remote sink: for how long we wait (0: for ever). */
 void
-patience_begin(int milliseconds)
+patience_begin(Patience *patience, int milliseconds)
 {
 	out_of_patience = false;
-	if (milliseconds == 0)
-		return;
-	budget_grant(&patience, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds));
-	patient = true;
+	patience->granted = milliseconds > 0;
+	if (patience->granted)
+		budget_grant(&patience->budget,
+					 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), milliseconds));
 }
 
-/* They have gone; or not, then with the error, before anything is rolled back. */
+/*
+ * They have gone; or not, then with the error, before anything is rolled back.
+ * Nothing if it has not begun, or has ended.
+ */
 void
-patience_end(ErrorData *error)
+patience_end(Patience *patience, ErrorData *error)
 {
-	if (!patient)
+	if (!patience->granted)
 		return;
-	out_of_patience = error != NULL && budget_has_ended(&patience, error);
-	budget_return(&patience);
-	patient = false;
+	out_of_patience = error != NULL && budget_has_ended(&patience->budget, error);
+	budget_return(&patience->budget);
+	patience->granted = false;
 }
 
 static Away *

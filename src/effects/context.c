@@ -49,8 +49,8 @@ static Budget *innermost = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
 
 /*
- * Whose cancel is it?  Others cancel by SIGINT, also statement_timeout and
- * lock_timeout; so these are counted.  It is ours while the timer has fired and
+ * Whose cancel is it?  Others cancel by SIGINT, also statement_timeout; so these
+ * are counted.  It is ours while the timer has fired and
  * none has come since.
  */
 static volatile sig_atomic_t canceled = false;	/* the timer has fired */
@@ -128,7 +128,9 @@ canceled_since(const CancelMark *mark, bool by_budgets)
 void
 budget_grant(Budget *budget, TimestampTz until)
 {
+	listen();
 	budget->until = until;
+	budget->cancels = cancels;
 	budget->outer = innermost;
 	innermost = budget;
 	arm();
@@ -162,15 +164,15 @@ budget_refuse_late(const Budget *budget)
 	if (GetCurrentTimestamp() >= budget->until)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling statement due to its deadline")));
+				 errmsg(MESSAGE_LATE)));
 }
 
 /*
  * Called where an error arrives that came from inside a budget, before anything
  * is rolled back: was it the end of this budget?  Not if one around it has
- * ended as well, or the statement's time, or if somebody else has canceled: then
- * it is theirs to say, and the error has to go on as this very ErrorData, which
- * is marked.
+ * ended as well, or the statement's time, or if somebody else has canceled since
+ * it was granted: then it is theirs to say, and the error has to go on as this
+ * very ErrorData, which is marked.
  */
 bool
 budget_has_ended(const Budget *budget, ErrorData *error)
@@ -180,8 +182,7 @@ budget_has_ended(const Budget *budget, ErrorData *error)
 
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || error_is_marked_cancel(error))
 		return false;
-	if ((statement != 0 && now >= statement) ||
-		(canceled && cancels != cancels_before) ||
+	if ((statement != 0 && now >= statement) || cancels != budget->cancels ||
 		(!canceled && error_is_own_cancel(error)))
 	{
 		/* the timer of an outer budget may fire before the error gets there */
@@ -379,11 +380,12 @@ on_timer(void)
 	SetLatch(MyLatch);
 }
 
-/* In place of the server's handler, which it calls. */
+/* In place of the server's handler, which it calls.  lock_timeout is no cancel. */
 static void
 on_cancel(SIGNAL_ARGS)
 {
-	cancels++;
+	if (!get_timeout_indicator(LOCK_TIMEOUT, false))
+		cancels++;
 	StatementCancelHandler(postgres_signal_arg);
 }
 

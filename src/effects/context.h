@@ -18,8 +18,16 @@
 typedef struct Budget
 {
 	TimestampTz until;
+	uint32		cancels;		/* by others, when it was granted */
 	struct Budget *outer;
 } Budget;
+
+/* How long other servers are waited for: a budget, where there is one. */
+typedef struct Patience
+{
+	Budget		budget;
+	bool		granted;
+} Patience;
 
 /* sizes of request values, in bytes; a context is a note, not a load */
 #define MOST_CONTEXT_KEY 63
@@ -33,6 +41,9 @@ extern void budget_grant(Budget *budget, TimestampTz until);
 extern void budget_return(Budget *budget);
 extern void budget_refuse_late(const Budget *budget);
 extern bool budget_has_ended(const Budget *budget, ErrorData *error);
+
+/* what is said of whoever ends too late without having noticed */
+#define MESSAGE_LATE "canceling statement due to its deadline"
 
 /* How often this process had been canceled at some moment. */
 typedef struct CancelMark

@@ -10,6 +10,7 @@
 
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
+#include "effects/context.h"
 #include "executor/spi.h"
 #include "port/atomics.h"
 #include "storage/block.h"
@@ -48,6 +49,7 @@ typedef struct OwnerScope
 extern void owner_begin(OwnerScope *scope);
 extern void owner_end(OwnerScope *scope);
 extern Oid	own_relation(const char *name);
+extern Oid	extension_owner(void);
 extern char *relation_name(Oid relid);
 extern int	pin_search_path(void);
 extern SPIPlanPtr plan_keep(SPIPlanPtr plan, MemoryContext memory);
@@ -230,8 +232,8 @@ extern void sink_went_away(const Sink *sink, int sqlstate);
 extern void sink_came_back(const Sink *sink);
 extern bool error_is_away(const Sink *sink, const ErrorData *error);
 extern bool error_is_rows(const Sink *sink, const ErrorData *error);
-extern void patience_begin(int milliseconds);
-extern void patience_end(ErrorData *error);
+extern void patience_begin(Patience *patience, int milliseconds);
+extern void patience_end(Patience *patience, ErrorData *error);
 
 /* ---- outbox.c: rows for a sink that was away ---- */
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,

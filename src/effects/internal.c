@@ -32,13 +32,12 @@ static void free_plan(void *plan);
 static const char *text_of_condition(int sqlstate);
 static bool name_exists(Oid catalog, Oid index, AttrNumber column,
 						NameData *name);
-static Oid	relation_owner(Oid relid);
 
 /* Becomes the owner of the extension's tables, and connects to SPI. */
 void
 owner_begin(OwnerScope *scope)
 {
-	Oid			owner = relation_owner(own_relation("run_ledger"));
+	Oid			owner = extension_owner();
 
 	GetUserIdAndSecContext(&scope->user, &scope->context);
 	SetUserIdAndSecContext(owner, scope->context | SECURITY_LOCAL_USERID_CHANGE);
@@ -189,6 +188,11 @@ error_strip(ErrorData *error)
 			error->hint = NULL;
 		error->detail = NULL;
 		error->detail_log = NULL;
+		error->schema_name = NULL;
+		error->table_name = NULL;
+		error->column_name = NULL;
+		error->datatype_name = NULL;
+		error->constraint_name = NULL;
 	}
 	error->context = NULL;
 	error->internalquery = NULL;
@@ -273,9 +277,11 @@ name_exists(Oid catalog, Oid index, AttrNumber column, NameData *name)
 	return found;
 }
 
-static Oid
-relation_owner(Oid relid)
+/* Who owns the extension's tables. */
+Oid
+extension_owner(void)
 {
+	Oid			relid = own_relation("run_ledger");
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid			owner;
 

@@ -31,6 +31,7 @@
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -116,7 +117,7 @@ static Circuit *find_circuit(const Lookup *lookup);
 static bool circuit_is_open(const Lookup *lookup);
 static long pause_after(int failures);
 static void circuit_failed(const Lookup *lookup, const ErrorData *error);
-static bool settle_unanswered(const Lookup *lookup, Response *response, const char *message);
+static bool settle_unanswered(const LookupSet *set, Response *response, const char *message);
 
 bool
 on_timeout_from_name(const char *name, OnTimeout *on_timeout)
@@ -230,6 +231,13 @@ check_plan(Lookup *lookup)
 				 errhint("Write EXISTS (SELECT FROM ...), value IN (SELECT ...), or a function that returns boolean.")));
 	foreach(cell, source->query_list)
 	{
+		const Query *query = lfirst(cell);
+
+		if (query->commandType != CMD_SELECT || query->hasModifyingCTE || query->rowMarks != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+					 errmsg("%s writes, or locks rows", what),
+					 errhint("A rule may only read.")));
 		if (contain_volatile_functions((Node *) lfirst(cell)))
 			ereport(ERROR,
 					(errcode(ERRCODE_EPRO_CHECK_REFUSED),
@@ -328,16 +336,17 @@ item_of_column(Lookup *lookup, int column)
 }
 
 /*
- * Asks what the response at hand calls for, from the given lookup on.  May
+ * Asks what the response at hand calls for, from the given lookup on.  False: it
+ * is to stay in the source, since a reference that did not answer rests.  May
  * raise an error, see lookup_failed().
  */
-LookupResult
+bool
 look_up(LookupSet *set, Response *response, int from)
 {
 	FindingList *findings = response->findings;
 
 	if (set->n == 0)
-		return LOOKUP_DONE;
+		return true;
 	set->current = from;
 	checkset_read(set->items, response);
 	for (; set->current < set->n; set->current++)
@@ -360,13 +369,13 @@ look_up(LookupSet *set, Response *response, int from)
 							declared->name, "the lookup could not be evaluated");
 				break;
 			case ANSWER_NOT_ASKED:
-				if (!settle_unanswered(lookup, response,
+				if (!settle_unanswered(set, response,
 									   "the reference is not asked for now, since it did not answer before"))
-					return LOOKUP_DEFERS_UNASKED;
+					return false;
 				break;
 		}
 	}
-	return LOOKUP_DONE;
+	return true;
 }
 
 /*
@@ -379,9 +388,14 @@ lookup_failed(LookupSet *set, ErrorData *error)
 	bool		is_remotes = error->funcname != NULL &&
 		strcmp(error->funcname, "pgfdw_report_error") == 0;
 
+	/* postgres_fdw's "password is required": a user mapping is wrong */
+	if (error->sqlerrcode == ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED)
+		return LOOKUP_WRONG;
 	if (!set->asking)
 		return error_is_datas(error->sqlerrcode) ? LOOKUP_RAISED : LOOKUP_PASSED_ON;
-	if (budget_has_ended(&set->budget, error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	/* also by a time that the reference gave itself */
+	if (budget_has_ended(&set->budget, error) || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_EPRO_DEADLINE_EXCEEDED)
 		return LOOKUP_UNANSWERED;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -441,10 +455,12 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 						 GetUserNameFromId(GetUserId(), false))));
 	note_unanswered(lookup);
 	circuit_failed(lookup, error);
-	message = error->sqlerrcode == ERRCODE_QUERY_CANCELED ?
+	message = error->sqlerrcode == ERRCODE_EPRO_DEADLINE_EXCEEDED ?
+		"the reference did not answer within the time that it gave itself" :
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED ?
 		psprintf("the reference did not answer within " INT64_FORMAT " ms", declared->timeout / 1000) :
 		psprintf("the reference could not be asked (SQLSTATE %s)", unpack_sql_state(error->sqlerrcode));
-	return settle_unanswered(lookup, response,
+	return settle_unanswered(set, response,
 							 MemoryContextStrdup(response->findings->memory, message));
 }
 
@@ -478,20 +494,21 @@ lookups_forget(void)
 
 /* No answer: false when the response is to stay in the source for it. */
 static bool
-settle_unanswered(const Lookup *lookup, Response *response, const char *message)
+settle_unanswered(const LookupSet *set, Response *response, const char *message)
 {
 	static const Severity severity[] = {
 		[ON_TIMEOUT_DEFER] = SEVERITY_INFORMATION,
 		[ON_TIMEOUT_REJECT] = SEVERITY_ERROR,
 		[ON_TIMEOUT_WARN] = SEVERITY_WARNING,
 	};
-	OnTimeout	policy = lookup->declared.on_timeout;
+	const LookupDeclaration *declared = &set->lookups[set->current]->declared;
+	OnTimeout	policy = declared->on_timeout;
 	/* one that is rejected anyway need not wait for it */
 	bool		rejected = response->findings->count[SEVERITY_ERROR] > 0;
 
 	finding_add(response->findings, FINDING_UNANSWERED, severity[policy], "",
-				lookup->declared.name, message);
-	return policy != ON_TIMEOUT_DEFER || rejected;
+				declared->name, message);
+	return policy != ON_TIMEOUT_DEFER || rejected || set->is_trial;
 }
 
 /* The answer to the question that the record at hand is; may raise an error. */
@@ -514,6 +531,8 @@ ask(LookupSet *set, Lookup *lookup)
 	set->asking = true;
 	budget_grant(&set->budget, GetCurrentTimestamp() + lookup->declared.timeout);
 	kind = execute(lookup);
+	/* it may have swallowed the cancel: it is late all the same */
+	budget_refuse_late(&set->budget);
 	budget_return(&set->budget);
 	set->asking = false;
 
@@ -551,6 +570,7 @@ execute(Lookup *lookup)
 	TupleTableSlot *record = lookup->record->record;
 	bool		holds = false;
 	bool		isnull = true;
+	int			guc_level;
 
 	parameters->parserSetup = set_up_parser;
 	parameters->parserSetupArg = lookup;
@@ -562,6 +582,8 @@ execute(Lookup *lookup)
 		parameter->isnull = record->tts_isnull[lookup->items[i].column];
 		parameter->ptype = lookup->items[i].type;
 	}
+	/* under another path the plan would be made anew, with other names */
+	guc_level = pin_search_path();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	options.params = parameters;
@@ -576,6 +598,7 @@ execute(Lookup *lookup)
 	if (SPI_processed == 1)
 		holds = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
+	AtEOXact_GUC(true, guc_level);
 	return isnull ? ANSWER_NULL : holds ? ANSWER_YES : ANSWER_NO;
 }
 

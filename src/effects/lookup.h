@@ -38,19 +38,12 @@ typedef struct LookupSet
 	struct Lookup **lookups;
 	int			n;
 	int			room;
-	bool		defers;			/* any of them may leave a response in the source */
+	bool		defers;			/* any of them may leave a response in the source, */
+	bool		is_trial;		/* but there is none */
 	int			current;		/* the one that is asked: what broke off */
 	bool		asking;
 	Budget		budget;			/* of the one that is asked */
 } LookupSet;
-
-/* What follows from a form's lookups for a response. */
-typedef enum LookupResult
-{
-	LOOKUP_DONE = 0,
-	LOOKUP_DEFERS,				/* an answer is missing: it stays in the source */
-	LOOKUP_DEFERS_UNASKED		/* as it did before: the reference rests */
-} LookupResult;
 
 /* What broke off the asking. */
 typedef enum LookupFailure
@@ -64,7 +57,7 @@ typedef enum LookupFailure
 extern bool on_timeout_from_name(const char *name, OnTimeout *on_timeout);
 extern LookupSet *lookupset_create(CheckSet *items);
 extern void lookupset_add(LookupSet *set, const LookupDeclaration *declared);
-extern LookupResult look_up(LookupSet *set, Response *response, int from);
+extern bool look_up(LookupSet *set, Response *response, int from);
 extern LookupFailure lookup_failed(LookupSet *set, ErrorData *error);
 extern void lookup_returned(LookupSet *set);
 extern bool lookup_settle(LookupSet *set, LookupFailure failure,

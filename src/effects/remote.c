@@ -96,6 +96,7 @@ static const char *name_with_request(void);
 static bool still_holds(const Terms *told, const Terms *terms);
 static bool is_own(const Terms *terms);
 static bool tell(Oid settings, Oid user, const Terms *terms);
+static void name_telling(void *name);
 static void send_terms(Oid settings, const Terms *terms);
 static void note_told(Oid mapping, Oid server, Oid user, const Terms *terms);
 static void watch_transactions(void);
@@ -176,7 +177,9 @@ remote_settings_server(Oid relid)
 	fits = schema != NULL && strcmp(schema, "pg_catalog") == 0 &&
 		name != NULL && strcmp(name, "pg_settings") == 0 &&
 		RelationGetNumberOfAttributes(relation) == lengthof(column_name) &&
-		relation->trigdesc == NULL && !relation->rd_rel->relispartition;
+		relation->trigdesc == NULL && !relation->rd_rel->relispartition &&
+		/* its owner can have it run things as whoever asks, in statistics or checks */
+		(superuser_arg(relation->rd_rel->relowner) || relation->rd_rel->relowner == extension_owner());
 	for (int i = 0; fits && i < (int) lengthof(column_name); i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), i);
@@ -300,14 +303,18 @@ static const char *
 name_with_request(void)
 {
 	char	   *request = context_get("request_id");
+	char	   *suffix;
 
 	if (request == NULL)
 		return NULL;
 	if (application_name == NULL || application_name[0] == '\0')
 		return request;
+	suffix = psprintf(" of %s", request);
 	/* a worker's title has it already */
-	return strstr(application_name, request) ? application_name :
-		psprintf("%s of %s", application_name, request);
+	if (strlen(application_name) >= strlen(suffix) &&
+		strcmp(application_name + strlen(application_name) - strlen(suffix), suffix) == 0)
+		return application_name;
+	return psprintf("%s%s", application_name, suffix);
 }
 
 /* Need a server that was told this not be told anew? */
@@ -328,6 +335,13 @@ is_own(const Terms *terms)
 	return terms->ms == 0 && terms->name == NULL;
 }
 
+static void
+name_telling(void *name)
+{
+	errcontext("while another server was told the time that is left, through foreign table \"%s\"",
+			   (char *) name);
+}
+
 /*
  * Tells a server, as the user; false when that one may not.  Raises what the
  * server, or the way to it, raises.
@@ -335,6 +349,7 @@ is_own(const Terms *terms)
 static bool
 tell(Oid settings, Oid user, const Terms *terms)
 {
+	ErrorContextCallback naming = {error_context_stack, name_telling, get_rel_name(settings)};
 	bool		was_read_only = XactReadOnly;
 	Oid			caller;
 	int			security;
@@ -349,7 +364,9 @@ tell(Oid settings, Oid user, const Terms *terms)
 	XactReadOnly = false;
 	PG_TRY();
 	{
+		error_context_stack = &naming;
 		send_terms(settings, terms);
+		error_context_stack = naming.previous;
 	}
 	PG_FINALLY();
 	{

@@ -12,14 +12,27 @@
 #include "stages/form.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(epro_etl_compile_form);
 PG_FUNCTION_INFO_V1(epro_etl_form_items);
 PG_FUNCTION_INFO_V1(epro_etl_form_not_imported);
 PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
+PG_FUNCTION_INFO_V1(epro_etl_form_rules);
+PG_FUNCTION_INFO_V1(epro_etl_validate);
 
-static CompiledForm *compile_current(text *form);
+static const char *const deid_method_name[] = {
+	[DEID_KEEP] = "keep",
+	[DEID_REMOVE] = "remove",
+	[DEID_REDACT] = "redact",
+	[DEID_AGE] = "generalize",
+};
+
+static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
+					 const char *rule, const char *severity, const char *says);
+static Span span_argument(FunctionCallInfo fcinfo, int argument);
+static PipelineForm *compile_current(text *form);
 
 /*
  * compile_form(form): compiles the current version with all its rules; raises
@@ -40,26 +53,19 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 	CompiledForm *form;
 
 	InitMaterializedSRF(fcinfo, 0);
-	form = compile_current(PG_GETARG_TEXT_PP(0));
+	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		FormNode   *node = form->nodes[i];
 		Datum		values[5];
 		bool		nulls[5] = {false};
-		static const char *const method[] = {
-			[DEID_KEEP] = "keep",
-			[DEID_REMOVE] = "remove",
-			[DEID_REDACT] = "redact",
-			[DEID_AGE] = "generalize",
-		};
-
 		if (!form_node_is_item(node))
 			continue;
 		values[0] = CStringGetTextDatum(node->name);
 		values[1] = CStringGetTextDatum(node->pointer);
 		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
 		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
-		values[4] = CStringGetTextDatum(method[node->deid]);
+		values[4] = CStringGetTextDatum(deid_method_name[node->deid]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -73,7 +79,7 @@ epro_etl_form_not_imported(PG_FUNCTION_ARGS)
 	CompiledForm *form;
 
 	InitMaterializedSRF(fcinfo, 0);
-	form = compile_current(PG_GETARG_TEXT_PP(0));
+	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
 	for (int i = 0; i < form->nnotes; i++)
 	{
 		Datum		values[3];
@@ -101,7 +107,143 @@ epro_etl_compile_pipeline(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static CompiledForm *
+/*
+ * form_rules(form): a row a thing that the stages do for an item of the current
+ * version, in the order in which they do it.  What explain_form() is made of.
+ */
+Datum
+epro_etl_form_rules(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompiledForm *form;
+
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		const FormNode *node = form->nodes[i];
+
+		/* a score is in no payload */
+		if (node->pointer[0] != '\0')
+			put_rule(rsinfo, "decode", node, "item", NULL,
+					 form_node_is_item(node) ?
+					 format_type_be(item_type_oid(node->type, node->fits_int4)) : "a group of items");
+	}
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		if (form->nodes[i]->deid != DEID_KEEP)
+			put_rule(rsinfo, "deidentify", form->nodes[i], deid_method_name[form->nodes[i]->deid], NULL, NULL);
+	}
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		for (int bit = 0; bit < normalisation_count; bit++)
+		{
+			if (form->nodes[i]->normalise & (1 << bit))
+				put_rule(rsinfo, "normalise", form->nodes[i], normalisation_name[bit], NULL, NULL);
+		}
+	}
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		const FormNode *node = form->nodes[i];
+
+		if (node->deid != DEID_KEEP)
+			continue;
+		for (int k = 0; k < KEYWORD_COUNT; k++)
+		{
+			int			overlay = node->overlay[k];
+
+			if (node->has & (1 << k))
+				put_rule(rsinfo, "validate", node, keyword_name[k],
+						 overlay == KEYWORD_OFF ? "off" :
+						 severity_name(overlay > 0 ? (Severity) (overlay - 1) : SEVERITY_ERROR),
+						 node->message[k]);
+		}
+	}
+	return (Datum) 0;
+}
+
+static void
+put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
+		 const char *rule, const char *severity, const char *says)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	values[0] = CStringGetTextDatum(stage);
+	values[1] = CStringGetTextDatum(node->pointer);
+	values[2] = CStringGetTextDatum(rule);
+	nulls[3] = severity == NULL;
+	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(severity);
+	nulls[4] = says == NULL;
+	values[4] = nulls[4] ? (Datum) 0 : CStringGetTextDatum(says);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * validate(form, payload, study, visit, authored): a row a finding that a run
+ * would make of the response.  It has no subject: what asks for one cannot be
+ * evaluated.
+ */
+Datum
+epro_etl_validate(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Response	response = {0};
+	FindingList *findings;
+	PipelineForm *form;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("form must not be null")));
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0));
+	response.payload_kind = PG_ARGISNULL(1) ? PAYLOAD_NULL : PAYLOAD_JSONB;
+	if (!PG_ARGISNULL(1))
+	{
+		response.payload.data = (const char *) PG_GETARG_JSONB_P(1);
+		response.payload.len = (int) VARSIZE(response.payload.data);
+	}
+	response.study = span_argument(fcinfo, 2);
+	response.visit = span_argument(fcinfo, 3);
+	response.authored_isnull = PG_ARGISNULL(4);
+	if (!PG_ARGISNULL(4))
+		response.authored = PG_GETARG_TIMESTAMPTZ(4);
+
+	findings = pipeline_try(form, &response);
+	for (int i = findings->first; i < findings->n; i++)
+	{
+		const Finding *finding = &findings->items[i];
+		Datum		values[5];
+		bool		nulls[5] = {false};
+
+		nulls[0] = finding->location == NULL;
+		values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(finding->location);
+		values[1] = CStringGetTextDatum(finding->rule);
+		values[2] = CStringGetTextDatum(finding_kind_name(finding->kind));
+		values[3] = CStringGetTextDatum(severity_name(finding->severity));
+		values[4] = CStringGetTextDatum(finding->message);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static Span
+span_argument(FunctionCallInfo fcinfo, int argument)
+{
+	Span		span = {NULL, 0};
+
+	if (!PG_ARGISNULL(argument))
+	{
+		text	   *given = PG_GETARG_TEXT_PP(argument);
+
+		span.data = VARDATA_ANY(given);
+		span.len = (int) VARSIZE_ANY_EXHDR(given);
+	}
+	return span;
+}
+
+static PipelineForm *
 compile_current(text *name)
 {
 	Oid			types[] = {TEXTOID};

@@ -153,12 +153,14 @@ execute_within(const char *query, TimestampTz until, Interval *timeout,
 		CurrentResourceOwner = owner;
 		if (!ended)
 			ReThrowError(error);
-		ereport(ERROR,
-				(errcode(ERRCODE_EPRO_DEADLINE_EXCEEDED),
-				 errmsg("deadline exceeded: the query did not end within %s",
-						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout)))),
-				 errdetail("What it had done is rolled back."),
-				 error->context ? errcontext("%s", error->context) : 0));
+		/* the same error under another name: its context says where it was */
+		error->sqlerrcode = ERRCODE_EPRO_DEADLINE_EXCEEDED;
+		error->domain = TEXTDOMAIN;
+		error->message = psprintf("deadline exceeded: the query did not end within %s",
+								  DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))));
+		error->detail = pstrdup("What it had done is rolled back.");
+		error->hint = NULL;
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);

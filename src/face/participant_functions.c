@@ -327,7 +327,7 @@ refuse_late(const Hop *hop)
 	if (hop->until != 0 && GetCurrentTimestamp() >= hop->until)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling statement due to its deadline")));
+				 errmsg(MESSAGE_LATE)));
 }
 
 /* Of two budgets that are over, the outer one is the function's. */
@@ -370,21 +370,24 @@ withhold(const Hop *hop, ErrorData *error)
 }
 
 /*
- * Could the text of an error be data?  Besides what is the system's, privileges
- * and names that are missing tell of relations only, and have to be told.
+ * Could the text of an error be data?  A function can raise any SQLSTATE, but it
+ * cannot say who raised it: only what the server itself says of relations, rights
+ * and connections is told.
  */
 static bool
 may_quote(const ErrorData *error)
 {
-	if (error_is_ours(error) || !error_is_datas(error->sqlerrcode))
+	/* where the server and postgres_fdw say that something is missing, not a function */
+	static const char *const sources[] = {
+		"ProcessInterrupts", "aclcheck_error", "aclcheck_error_col", "connect_pg_server",
+		"check_conn_params", "GetUserMapping", "parserOpenTable", "errorMissingColumn",
+	};
+
+	if (error_is_ours(error) || error_is_own_cancel(error))
 		return false;
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	for (int i = 0; error->funcname != NULL && i < (int) lengthof(sources); i++)
 	{
-		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* not supported */
-		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):	/* authorization */
-		case MAKE_SQLSTATE('2', 'F', '0', '0', '0'):	/* password required */
-		case MAKE_SQLSTATE('3', 'D', '0', '0', '0'):	/* database */
-		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* names, privileges */
+		if (strcmp(error->funcname, sources[i]) == 0)
 			return false;
 	}
 	return true;
@@ -597,7 +600,11 @@ give_permitted(Chain *chain)
 	Datum		study;
 
 	if (chain->shape == NULL || chain->nsites == 0)
+	{
+		if (chain->participants != NULL)
+			tuplestore_end(chain->participants);
 		return;
+	}
 	study = CStringGetTextDatum(chain->study);
 	slot = MakeSingleTupleTableSlot(chain->shape, &TTSOpsMinimalTuple);
 	caller = MemoryContextSwitchTo(chain->scratch);

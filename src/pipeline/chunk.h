@@ -68,6 +68,7 @@ typedef struct Chunk
 	volatile int batch_at;		/* of the insert at hand; -1: not known */
 	TimestampTz loaded_at;
 	CancelMark	mark;			/* before what is done at the moment */
+	Patience	patience;		/* with the sink that is being written */
 	int64		skipped;		/* checks not evaluated */
 } Chunk;
 

@@ -72,8 +72,7 @@ judge_rows(Chunk *chunk)
 			if (failure == LOOKUP_PASSED_ON && !error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
 			/* while a lookup is asked, its own budget may cancel */
-			if (failure != LOOKUP_UNANSWERED)
-				refuse_swallowed_cancel(chunk, lookups == NULL);
+			refuse_swallowed_cancel(chunk, lookups == NULL);
 			if (lookups != NULL)
 				absorb_lookup_error(chunk, failure, error);
 			else
@@ -239,15 +238,15 @@ static void
 look_up_row(Chunk *chunk)
 {
 	Row		   *row = &chunk->rows[chunk->at];
-	LookupResult result;
+	bool		goes_on;
 
 	if (row->form->lookups->n > 0)
 		chunk->run->asked = true;
-	result = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
+	goes_on = look_up(row->form->lookups, &chunk->run->response, chunk->next_lookup);
 	chunk->mark = cancel_mark();
 	chunk->step = STEP_FORM;
-	if (result != LOOKUP_DONE)
-		defer_row(chunk, result == LOOKUP_DEFERS);
+	if (!goes_on)
+		defer_row(chunk, false);
 }
 
 /*

@@ -126,7 +126,7 @@ try_store(Chunk *chunk, int from, int to)
 		ErrorData  *error = error_take(memory);
 		Sink	   *sink = chunk->storing;
 
-		patience_end(error);
+		patience_end(&chunk->patience, error);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
@@ -206,9 +206,9 @@ insert_batch(Chunk *chunk, Sink *sink, int n)
 	}
 	run->remotes = list_append_unique_ptr(run->remotes, sink);
 	chunk->storing = sink;
-	patience_begin(run->parcels != NULL ? epro_sink_timeout : 0);
+	patience_begin(&chunk->patience, run->parcels != NULL ? epro_sink_timeout : 0);
 	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
-	patience_end(NULL);
+	patience_end(&chunk->patience, NULL);
 	chunk->storing = NULL;
 }
 
@@ -486,17 +486,17 @@ deliver_to(Run *run, Sink *sink)
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
-		patience_begin(epro_sink_timeout);
+		patience_begin(&run->patience, epro_sink_timeout);
 		outbox_deliver(sink, run->most > 0 ? Min(run->most, MOST_DELIVERED) : MOST_DELIVERED,
 					   &run->delivered);
-		patience_end(NULL);
+		patience_end(&run->patience, NULL);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = error_take(memory);
 
-		patience_end(error);
+		patience_end(&run->patience, error);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;

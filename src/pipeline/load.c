@@ -38,25 +38,28 @@ static bool complete = false;
 static Oid *watched = NULL;
 static int	nwatched = 0;
 
-/* A rule of a form: of de-identification (with params), or an edit check. */
+/* A rule of a form: of de-identification (with params), an edit check, or a severity (without text). */
 typedef struct Rule
 {
 	int64		id;
 	char	   *form;
-	char	   *name;			/* of the check; JSON Pointer of the item */
-	char	   *text;			/* expression; method */
+	char	   *name;			/* of the check; JSON Pointer of the item or keyword */
+	char	   *text;			/* expression; method; or NULL */
 	Jsonb	   *params;
 	char	   *condition;
 	char	   *severity;
 	char	   *message;
 	int64		timeout;		/* of a lookup, in microseconds */
 	char	   *on_timeout;		/* NULL: not a lookup */
+	bool		computes;		/* a score, which becomes an item */
 } Rule;
 
 /* their columns, as read_rules() knows them */
-#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL"
+#define RULE_OF_DEID "d.rule_id AS id, d.form, d.path, d.method, d.params, NULL, NULL, NULL, 0::bigint, NULL, false"
 #define RULE_OF_CHECK "c.check_id, c.form, c.check_name, c.expression, NULL, c.condition, c.severity, c.message," \
-	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout"
+	" coalesce(extract(epoch FROM c.timeout) * 1000000, 0)::bigint, c.on_timeout, c.computes"
+#define RULE_OF_OVERLAY "o.overlay_id, o.form, o.location, NULL, NULL, NULL, o.severity, NULL, 0::bigint, NULL, false"
+#define OVERLAY_HOLDS "o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until"
 
 static void watch_catalogs(void);
 static void watch_relations(const Pipeline *pipeline);
@@ -67,7 +70,9 @@ static void load_forms(Pipeline *pipeline);
 static void load_rules(Pipeline *pipeline);
 static void load_sinks(Pipeline *pipeline);
 static Rule *read_rules(uint64 n, MemoryContext memory);
-static void add_rules(PipelineForm *form, const Rule *rules, uint64 n);
+static int	overlaid(const char *name);
+static int	severity_of(const Rule *check, const Rule *rules, uint64 n);
+static void add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering);
 static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
 static char *column_text(uint64 row, int column, MemoryContext memory);
@@ -136,6 +141,8 @@ pipeline_versions(int64 pipeline_id)
 		  "   FROM epro_etl.edit_check c WHERE c.form = f.name AND c.removed_at IS NULL), '[]'),"
 		  " 'deid_rules', coalesce((SELECT jsonb_agg(d.rule_id ORDER BY d.rule_id)"
 		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'),"
+		  " 'severities', coalesce((SELECT jsonb_agg(o.overlay_id ORDER BY o.overlay_id)"
+		  "   FROM epro_etl.severity_overlay o WHERE o.form = f.name AND " OVERLAY_HOLDS "), '[]'),"
 		  " 'sinks', (SELECT jsonb_agg(s.sink_id ORDER BY s.sink_id)"
 		  "   FROM epro_etl.sink s WHERE s.form = f.name AND s.pipeline_id = $1))), '{}')"
 		  " FROM (SELECT DISTINCT ON (name) name, form_id, version FROM epro_etl.form"
@@ -282,31 +289,33 @@ pipeline_refresh(Pipeline *pipeline, bool storing)
  * Compiles one definition together with the form's current de-identification
  * rules and edit checks, as a test whether they fit each other.
  */
-CompiledForm *
+PipelineForm *
 pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(name)};
 	MemoryContext memory = CurrentMemoryContext;
-	PipelineForm compiled = {0};
+	PipelineForm *compiled = palloc0(sizeof(PipelineForm));
 	OwnerScope	scope;
 	uint64		n;
 	Rule	   *rules;
 	int			guc_level;
 
-	compiled.form = form_compile(name, version, definition);
+	compiled->form = form_compile(name, version, definition);
 	owner_begin(&scope);
 	n = query("SELECT " RULE_OF_DEID " FROM epro_etl.deid_rule d WHERE d.form = $1 AND d.removed_at IS NULL"
-			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL",
+			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c WHERE c.form = $1 AND c.removed_at IS NULL"
+			  " UNION ALL SELECT " RULE_OF_OVERLAY " FROM epro_etl.severity_overlay o WHERE o.form = $1 AND " OVERLAY_HOLDS
+			  " ORDER BY id",
 			  1, types, values);
 	rules = read_rules(n, memory);
 	owner_end(&scope);
 	MemoryContextSwitchTo(memory);
 
 	guc_level = pin_search_path();
-	add_rules(&compiled, rules, n);
+	add_rules(compiled, rules, n, true);
 	AtEOXact_GUC(true, guc_level);
-	return compiled.form;
+	return compiled;
 }
 
 static void
@@ -421,7 +430,6 @@ load_forms(Pipeline *pipeline)
 		PipelineForm *form = &pipeline->forms[i];
 
 		form->form = form_compile(names[i], versions[i], definitions[i]);
-		form->values = palloc0(sizeof(Value) * form->form->nnodes);
 	}
 }
 
@@ -439,6 +447,8 @@ load_rules(Pipeline *pipeline)
 			  "  jsonb_array_elements_text(v.value->'deid_rules') r WHERE d.rule_id = r::bigint"
 			  " UNION ALL SELECT " RULE_OF_CHECK " FROM epro_etl.edit_check c, jsonb_each($1) v,"
 			  "  jsonb_array_elements_text(v.value->'edit_checks') r WHERE c.check_id = r::bigint"
+			  " UNION ALL SELECT " RULE_OF_OVERLAY " FROM epro_etl.severity_overlay o, jsonb_each($1) v,"
+			  "  jsonb_array_elements_text(v.value->'severities') r WHERE o.overlay_id = r::bigint"
 			  " ORDER BY id",
 			  1, types, values);
 	rules = read_rules(n, pipeline->memory);
@@ -447,8 +457,10 @@ load_rules(Pipeline *pipeline)
 
 	for (int i = 0; i < pipeline->nforms; i++)
 	{
-		add_rules(&pipeline->forms[i], rules, n);
-		if (pipeline->forms[i].lookups->defers)
+		PipelineForm *form = &pipeline->forms[i];
+
+		add_rules(form, rules, n, false);
+		if (form->lookups->defers)
 			pipeline->defers = true;
 	}
 }
@@ -473,33 +485,86 @@ read_rules(uint64 n, MemoryContext memory)
 		rule->message = column_text(i, 8, memory);
 		rule->timeout = DatumGetInt64(column_datum(i, 9));
 		rule->on_timeout = column_text(i, 10, memory);
+		rule->computes = DatumGetBool(column_datum(i, 11));
 	}
 	return rules;
+}
+
+static int
+overlaid(const char *name)
+{
+	Severity	severity;
+
+	if (strcmp(name, "off") == 0)
+		return KEYWORD_OFF;
+	if (!severity_from_name(name, &severity))
+		elog(ERROR, "unknown severity \"%s\"", name);
+	return severity;
+}
+
+/* An edit check's own severity, or one that was laid over it. */
+static int
+severity_of(const Rule *check, const Rule *rules, uint64 n)
+{
+	const char *name = check->severity;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].params == NULL && rules[i].text == NULL &&
+			strcmp(rules[i].form, check->form) == 0 && strcmp(rules[i].name, check->name) == 0)
+			name = rules[i].severity;
+	}
+	return overlaid(name);
 }
 
 /*
  * Compiles those of the rules that are the form's, in the current memory
  * context.  De-identification first: it settles what the items are for the rest.
+ * Then the scores, so that every check can read them.
  */
 static void
-add_rules(PipelineForm *form, const Rule *rules, uint64 n)
+add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 {
 	for (uint64 i = 0; i < n; i++)
 	{
 		if (rules[i].params != NULL && strcmp(rules[i].form, form->form->name) == 0)
 			form_deidentify(form->form, rules[i].name, rules[i].text, rules[i].params);
 	}
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].computes && strcmp(rules[i].form, form->form->name) == 0)
+			(void) form_add_score(form->form, rules[i].name);
+	}
 	form->checks = checkset_create(form->form);
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (rules[i].computes && strcmp(rules[i].form, form->form->name) == 0)
+			checkset_add_score(form->checks, rules[i].name, rules[i].text, rules[i].condition);
+	}
 	form->lookups = lookupset_create(form->checks);
 	for (uint64 i = 0; i < n; i++)
 	{
 		const Rule *rule = &rules[i];
 		LookupDeclaration declared = {rule->id, rule->name, rule->text, rule->condition, rule->message};
+		int			severity;
 
-		if (rule->params != NULL || strcmp(rule->form, form->form->name) != 0)
+		if (rule->params != NULL || rule->computes || strcmp(rule->form, form->form->name) != 0)
 			continue;
-		if (!severity_from_name(rule->severity, &declared.severity))
-			elog(ERROR, "unknown severity \"%s\"", rule->severity);
+		if (rule->text == NULL)
+		{
+			if (rule->name[0] == '/' && !form_overlay(form->form, rule->name, overlaid(rule->severity)) &&
+				registering)
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_OBJECT),
+						 errmsg("form \"%s\" judges no keyword at \"%s\"", form->form->name, rule->name),
+						 errdetail("A severity is laid over it."),
+						 errhint("Name a keyword by its JSON Pointer in the definition, such as \"/properties/age/maximum\", or an edit check by its name; epro_etl.set_severity() with NULL takes one back.")));
+			continue;
+		}
+		severity = severity_of(rule, rules, n);
+		if (severity == KEYWORD_OFF)
+			continue;
+		declared.severity = (Severity) severity;
 		if (rule->on_timeout == NULL)
 		{
 			checkset_add(form->checks, rule->name, declared.severity, rule->text,
@@ -511,6 +576,7 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n)
 			elog(ERROR, "unknown policy \"%s\"", rule->on_timeout);
 		lookupset_add(form->lookups, &declared);
 	}
+	form->values = palloc0(sizeof(Value) * form->form->nnodes);
 }
 
 /* Those of the pinned sinks that are still there: one can be taken off any time. */

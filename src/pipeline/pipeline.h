@@ -71,8 +71,11 @@ extern Jsonb *pipeline_versions_of_run(int64 run_id);
 extern bool pipeline_stream(int64 pipeline_id, StreamPlan *plan);
 extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);
 extern Pipeline *pipeline_refresh(Pipeline *pipeline, bool storing);
-extern CompiledForm *pipeline_compile_form(const char *form, const char *version,
+extern PipelineForm *pipeline_compile_form(const char *form, const char *version,
 										   Jsonb *definition);
+
+/* ---- try.c ---- */
+extern FindingList *pipeline_try(PipelineForm *form, Response *response);
 
 /* ---- chunk.c: one chunk of one worker ---- */
 
@@ -115,6 +118,7 @@ typedef struct Run
 	int			most;			/* rows of the next; 0: as many as there are */
 	HeapTuple	only_row;		/* of a chunk that has one */
 	Delivered	delivered;		/* from the outbox, in the step at hand */
+	Patience	patience;		/* with the servers of a delivery or a commit */
 	int			refused;		/* SQLSTATE of a commit that failed for one row: */
 	HeapTuple	refused_row;	/* of the source, or NULL */
 	Delivered	refused_delivery;	/* or this one */

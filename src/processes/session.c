@@ -229,9 +229,9 @@ static void
 commit_patiently(Run *run)
 {
 	if (run->remotes != NIL && run->parcels != NULL)
-		patience_begin(epro_sink_timeout);
+		patience_begin(&run->patience, epro_sink_timeout);
 	session_commit();
-	patience_end(NULL);
+	patience_end(&run->patience, NULL);
 	run_committed(run);
 }
 
@@ -245,7 +245,7 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	ErrorData  *error = error_take(memory);
 	bool		victim;
 
-	patience_end(error);
+	patience_end(&run->patience, error);
 	victim = ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
 		ERRCODE_TO_CATEGORY(ERRCODE_T_R_DEADLOCK_DETECTED) &&
 		(++tries < MOST_TRIES || run_gives_up_remotes(run, error));

@@ -216,7 +216,7 @@ do_chunks(Run *run)
 		if (shared->deadline != 0 && GetCurrentTimestamp() >= shared->deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling statement due to its deadline")));
+					 errmsg(MESSAGE_LATE)));
 		chunk_number++;
 		seen = session_chunk(run, &counts);
 		if (seen == 0)

@@ -13,6 +13,10 @@
  * leaves the number of the check at hand in set->current, and the composition
  * catches the error, records it and goes on behind it.
  *
+ * A score is an expression of type numeric, whose value goes into the slot of
+ * an item of its own.  Scores are computed before the checks, which can read
+ * them.  One that is NULL is a finding, too: it could not be computed.
+ *
  * Columns of the record: an item each, then subject (the pseudonym: no stage
  * behind de-identification sees an identifier), visit, authored and study.
  */
@@ -56,7 +60,12 @@ static const struct
 	[OWN_STUDY] = {"study", TEXTOID},
 };
 
-static Node *analyse(CheckSet *set, const char *expression, const char *what);
+static EditCheck *add(CheckSet *set, const char *what, const char *name,
+					  const char *condition);
+static void compute(CheckSet *set, const EditCheck *score, Response *response);
+static Node *analyse(CheckSet *set, const char *expression, const char *what,
+					 Oid type);
+static Node *coerce_to_numeric(ParseState *pstate, Node *node, const char *what);
 static Node *resolve_column(ParseState *pstate, ColumnRef *reference);
 static void point_into_expression(void *expression);
 static Datum span_datum(Span span, bool *isnull);
@@ -78,6 +87,7 @@ checkset_create(const CompiledForm *form)
 						   own_columns[i].type, -1, 0);
 
 	set->form = form;
+	set->nreadable = form->nnodes;
 	set->record = MakeSingleTupleTableSlot(shape, &TTSOpsVirtual);
 	set->context = CreateStandaloneExprContext();
 	set->context->ecxt_scantuple = set->record;
@@ -92,7 +102,7 @@ checkset_create(const CompiledForm *form)
 ExprState *
 checkset_compile(CheckSet *set, const char *expression, const char *what)
 {
-	Node	   *node = analyse(set, expression, what);
+	Node	   *node = analyse(set, expression, what, BOOLOID);
 
 	return ExecInitExpr(expression_planner((Expr *) node), NULL);
 }
@@ -101,6 +111,38 @@ checkset_compile(CheckSet *set, const char *expression, const char *what)
 void
 checkset_add(CheckSet *set, const char *name, Severity severity,
 			 const char *expression, const char *condition, const char *message)
+{
+	EditCheck  *added = add(set, "edit check", name, condition);
+
+	added->severity = severity;
+	added->message = pstrdup(message ? message : "the edit check does not hold");
+	added->expression =
+		checkset_compile(set, expression, psprintf("edit check \"%s\"", name));
+}
+
+/*
+ * Compiles a score and adds it to the set; its item is in the form already, see
+ * form_add_score().  It can read items, and scores that were added before.
+ */
+void
+checkset_add_score(CheckSet *set, const char *name, const char *expression,
+				   const char *condition)
+{
+	int			slot = form_find(set->form, name)->slot;
+	EditCheck  *added;
+	Node	   *node;
+
+	set->nreadable = slot;
+	added = add(set, "score", name, condition);
+	added->slot = slot;
+	node = analyse(set, expression, psprintf("score \"%s\"", name), NUMERICOID);
+	set->nreadable = set->form->nnodes;
+	added->expression = ExecInitExpr(expression_planner((Expr *) node), NULL);
+}
+
+/* Room for one more, with its condition compiled. */
+static EditCheck *
+add(CheckSet *set, const char *what, const char *name, const char *condition)
 {
 	EditCheck  *added;
 
@@ -113,12 +155,10 @@ checkset_add(CheckSet *set, const char *name, Severity severity,
 	}
 	added = &set->checks[set->nchecks++];
 	added->name = pstrdup(name);
-	added->severity = severity;
-	added->message = pstrdup(message ? message : "the edit check does not hold");
+	added->slot = -1;
 	added->condition = condition ?
-		checkset_compile(set, condition, psprintf("condition of edit check \"%s\"", name)) : NULL;
-	added->expression =
-		checkset_compile(set, expression, psprintf("edit check \"%s\"", name));
+		checkset_compile(set, condition, psprintf("condition of %s \"%s\"", what, name)) : NULL;
+	return added;
 }
 
 /*
@@ -153,7 +193,7 @@ checkset_read(CheckSet *set, const Response *response)
 		{
 			case OWN_SUBJECT:
 				record->tts_values[i] = CStringGetTextDatum(response->subject_key);
-				record->tts_isnull[i] = false;
+				record->tts_isnull[i] = response->subject_key[0] == '\0';
 				break;
 			case OWN_VISIT:
 				record->tts_values[i] = span_datum(response->visit, &record->tts_isnull[i]);
@@ -213,6 +253,11 @@ check(CheckSet *set, Response *response, int from)
 
 		if (!check_applies(set, at_hand->condition, at_hand->name, response->findings))
 			continue;
+		if (at_hand->slot >= 0)
+		{
+			compute(set, at_hand, response);
+			continue;
+		}
 		holds = checkset_holds(set, at_hand->expression, &isnull);
 		if (isnull)
 			finding_add(response->findings, FINDING_NOT_EVALUATED,
@@ -224,9 +269,33 @@ check(CheckSet *set, Response *response, int from)
 	}
 }
 
-/* Parses and analyses; errors point into the expression. */
+/*
+ * Computes a score, for the record at hand too: what follows can read it.  Its
+ * value lives in the current memory context, the record is emptied earlier.
+ */
+static void
+compute(CheckSet *set, const EditCheck *score, Response *response)
+{
+	TupleTableSlot *record = set->record;
+	bool		isnull;
+	Datum		datum = ExecEvalExprSwitchContext(score->expression, set->context, &isnull);
+	Numeric		number = isnull ? NULL : DatumGetNumericCopy(datum);
+
+	if (number == NULL || numeric_is_nan(number) || numeric_is_inf(number))
+	{
+		finding_add(response->findings, FINDING_NOT_EVALUATED,
+					SEVERITY_INFORMATION, "", score->name,
+					"the score could not be computed");
+		return;
+	}
+	value_set_numeric(&response->values[score->slot], number);
+	record->tts_values[score->slot] = NumericGetDatum(number);
+	record->tts_isnull[score->slot] = false;
+}
+
+/* Parses and analyses, as boolean or numeric; errors point into the expression. */
 static Node *
-analyse(CheckSet *set, const char *expression, const char *what)
+analyse(CheckSet *set, const char *expression, const char *what, Oid type)
 {
 	ParseState *pstate = make_parsestate(NULL);
 	ErrorContextCallback pointing;
@@ -259,7 +328,8 @@ analyse(CheckSet *set, const char *expression, const char *what)
 	pstate->p_pre_columnref_hook = resolve_column;
 	pstate->p_ref_hook_state = set;
 	node = transformExpr(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT);
-	node = coerce_to_boolean(pstate, node, what);
+	node = type == BOOLOID ? coerce_to_boolean(pstate, node, what) :
+		coerce_to_numeric(pstate, node, what);
 	assign_expr_collations(pstate, node);
 
 	if (contain_volatile_functions(node))
@@ -271,6 +341,22 @@ analyse(CheckSet *set, const char *expression, const char *what)
 	error_context_stack = pointing.previous;
 	free_parsestate(pstate);
 	return node;
+}
+
+static Node *
+coerce_to_numeric(ParseState *pstate, Node *node, const char *what)
+{
+	Oid			given = exprType(node);
+	Node	   *coerced = coerce_to_target_type(pstate, node, given, NUMERICOID, -1,
+												COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST,
+												exprLocation(node));
+
+	if (coerced == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("%s must be a number, not type %s", what, format_type_be(given)),
+				 parser_errposition(pstate, exprLocation(node))));
+	return coerced;
 }
 
 /* A name is an item, dotted as the groups are nested, or one of the own. */
@@ -332,6 +418,13 @@ checkset_column(CheckSet *set, ParseState *pstate, const char *name, int locatio
 				 errmsg("item \"%s\" is removed by de-identification and cannot be judged", name),
 				 errdetail("It is named in %s.", set->what),
 				 errhint("De-identification comes before validation: remove the edit check, or choose another method."),
+				 parser_errposition(pstate, location)));
+	if (node != NULL && node->slot >= set->nreadable)
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+				 errmsg("score \"%s\" is not computed yet where it is read", name),
+				 errdetail("It is named in %s.", set->what),
+				 errhint("Scores are computed in the order in which they were added: remove the one that reads, and add it last."),
 				 parser_errposition(pstate, location)));
 	if (column >= 0)
 		set->used[column] = true;

@@ -99,13 +99,14 @@ pseudonymiser_wipe(Pseudonymiser *pseudonymiser)
 
 /*
  * Makes the subject key and applies each item's method.  Returns false, with
- * a finding, when there is no subject to make a key of.
+ * a finding, when there is no subject to make a key of.  Without a pseudonymiser
+ * none is asked for.
  */
 bool
 deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 		   Response *response)
 {
-	if (!pseudonymise(pseudonymiser, response))
+	if (pseudonymiser != NULL && !pseudonymise(pseudonymiser, response))
 		return false;
 
 	for (int i = 0; i < form->ndeidentified; i++)

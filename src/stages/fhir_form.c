@@ -297,8 +297,10 @@ questionnaire_compile(CompiledForm *form, JsonbContainer *container)
 	if (form->nnodes == 0)
 		refuse("/item", "a form must ask at least one question", NULL);
 	name_nodes(&definition);
-	form->root->children = form->nodes;
+	/* the list of nodes may grow by what the form computes */
 	form->root->nchildren = form->nnodes;
+	form->root->children = palloc(sizeof(FormNode *) * form->nnodes);
+	memcpy(form->root->children, form->nodes, sizeof(FormNode *) * form->nnodes);
 }
 
 /* A Bundle: one Questionnaire, and what it refers to. */
@@ -1220,7 +1222,10 @@ make_node(Definition *definition, int at, ItemType column)
 	node->type = item->many ? ITEM_JSON : column;
 	node->fits_int4 = true;
 	if (item->required && !conditional)
+	{
 		node->has |= 1 << KEYWORD_REQUIRED;
+		node->message[KEYWORD_REQUIRED] = "must be answered";
+	}
 	item->node = node;
 	node->slot = definition->form->nnodes;
 	definition->form->nodes[definition->form->nnodes++] = node;

@@ -119,16 +119,19 @@ static void
 judge_presence(FhirTree *tree, const FhirItem *item, FhirTruth enabled, bool answered)
 {
 	const char *says = item->type == FHIR_GROUP ? "must have an item" : "must be answered";
+	int			overlay = item->node ? item->node->overlay[KEYWORD_REQUIRED] : 0;
 
 	if (!item->required || answered || item->type == FHIR_DISPLAY)
 		return;
+	if (overlay == KEYWORD_OFF)
+		return;
 	if (enabled == FHIR_UNKNOWN)
 		report_unknown(tree, item, "required", "whether it must be answered depends on a condition that could not be decided");
-	else if (tree->complete)
-		report(tree, item, "required", says);
 	else
-		finding_add(tree->response->findings, FINDING_SCHEMA, SEVERITY_WARNING, item->pointer,
-					"required", says);
+		finding_add(tree->response->findings, FINDING_SCHEMA,
+					overlay > 0 ? (Severity) (overlay - 1) :
+					tree->complete ? SEVERITY_ERROR : SEVERITY_WARNING,
+					item->pointer, "required", says);
 }
 
 static void

@@ -67,6 +67,9 @@ static const struct
 	{"blank", NORMALISE_BLANK},
 };
 
+const char *const normalisation_name[] = {"trim", "width", "coerce", "fold", "blank"};
+const int	normalisation_count = lengthof(normalisation_name);
+
 /* One property schema at hand, and where it stands in the definition. */
 typedef struct Place
 {
@@ -556,6 +559,7 @@ compile_required(Place *place)
 				   "a required item is not declared under \"properties\"",
 				   "Declare it, or correct its spelling.");
 		found->has |= 1 << KEYWORD_REQUIRED;
+		found->required_at = at;
 		at++;
 	}
 }

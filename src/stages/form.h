@@ -18,10 +18,20 @@ extern CompiledForm *form_compile(const char *name, const char *version,
 extern void form_deidentify(CompiledForm *form, const char *path,
 							const char *method, Jsonb *params);
 
+/* ---- overlay.c ---- */
+extern bool form_overlay(CompiledForm *form, const char *place, int severity);
+
 /* ---- form.c ---- */
+/* by the bits of FormNode.normalise */
+extern const char *const normalisation_name[];
+extern const int normalisation_count;
+
 extern FormNode *form_find(const CompiledForm *form, const char *name);
 extern void form_collect_slots(CompiledForm *form);
 extern bool form_node_is_item(const FormNode *node);
+
+/* ---- score.c ---- */
+extern FormNode *form_add_score(CompiledForm *form, const char *name);
 
 /* ---- pattern.c ---- */
 extern regex_t *pattern_compile(const char *text, const char **fault,

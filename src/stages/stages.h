@@ -43,6 +43,7 @@ typedef struct EditCheck
 	const char *message;
 	ExprState  *condition;		/* NULL: always */
 	ExprState  *expression;
+	int			slot;			/* of the score that it computes; -1: a check */
 } EditCheck;
 
 /* A form's expressions and the record they read; one at a time per process. */
@@ -56,6 +57,7 @@ typedef struct CheckSet
 	int			nchecks;
 	int			room;
 	int			current;		/* the check being evaluated: what raised */
+	int			nreadable;		/* nodes that what is compiled may read */
 	const char *what;			/* the expression being compiled, for errors */
 } CheckSet;
 
@@ -65,6 +67,8 @@ extern ExprState *checkset_compile(CheckSet *set, const char *expression,
 extern void checkset_add(CheckSet *set, const char *name, Severity severity,
 						 const char *expression, const char *condition,
 						 const char *message);
+extern void checkset_add_score(CheckSet *set, const char *name,
+							   const char *expression, const char *condition);
 extern int	checkset_column(CheckSet *set, ParseState *pstate, const char *name,
 							int location);
 extern void checkset_read(CheckSet *set, const Response *response);

@@ -301,6 +301,11 @@ equal_values(const Value *a, const Value *b)
 static void
 report(const FormNode *node, Keyword keyword, Response *response)
 {
-	finding_add(response->findings, FINDING_SCHEMA, SEVERITY_ERROR,
+	int			overlay = node->overlay[keyword];
+
+	if (overlay == KEYWORD_OFF)
+		return;
+	finding_add(response->findings, FINDING_SCHEMA,
+				overlay > 0 ? (Severity) (overlay - 1) : SEVERITY_ERROR,
 				node->pointer, keyword_name[keyword], node->message[keyword]);
 }

@@ -48,6 +48,9 @@ typedef enum Keyword
 
 #define KEYWORD_COUNT (KEYWORD_FORMAT + 1)
 
+/* in place of a severity: the keyword is not judged */
+#define KEYWORD_OFF (-1)
+
 typedef enum Format
 {
 	FORMAT_NONE = 0,
@@ -74,6 +77,8 @@ typedef struct FormNode
 	const char *pointer;		/* JSON Pointer (RFC 6901) into the payload */
 	int			slot;			/* index of its Value in a response */
 	uint32		has;			/* bit a Keyword: which are declared */
+	int8		overlay[KEYWORD_COUNT]; /* severity + 1; 0: as ever; or KEYWORD_OFF */
+	int			required_at;	/* its place in the list of the required */
 	uint16		types;
 	uint8		normalise;
 	Format		format;

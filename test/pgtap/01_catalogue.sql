@@ -10,7 +10,7 @@
 -- the settings are known where the library is
 LOAD 'epro_etl';
 BEGIN;
-SELECT plan(28);
+SELECT plan(30);
 
 CREATE TEMP VIEW member AS
     SELECT classid, objid, pg_describe_object(classid, objid, 0) AS told FROM pg_depend
@@ -25,10 +25,42 @@ SELECT bag_eq($$
            || CASE p.prokind WHEN 'p' THEN '' ELSE ' -> ' || CASE WHEN p.proretset THEN 'SETOF ' ELSE '' END || p.prorettype::regtype END
     FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace $$, $$ VALUES
     ('register_form(name text, definition jsonb, version text) -> text'),
+    ('register_form(name text, definition xml, version text) -> text'),
+    ('register_form(name text, definition text, version text) -> text'),
+    ('register_odm(definition xml, version text) -> SETOF record'),
+    ('odm_read(definition xml) -> jsonb'),
+    ('odm_type(data_type text) -> jsonb'),
+    ('odm_comparison(item text, family text, comparator text, literals text[]) -> text'),
+    ('odm_xpath(expression text, at_group boolean, here text, places jsonb) -> jsonb'),
+    ('odm_translate(odm jsonb, form_oid text) -> jsonb'),
+    ('odm_store(name text, translated jsonb, version text) -> text'),
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
     ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
+    ('explain_form(form text) -> SETOF record'),
+    ('form_rules(form text) -> SETOF record'),
+    ('validate(form text, payload jsonb, study text, visit text, authored timestamp with time zone) -> SETOF record'),
+    ('add_check(form text, check_name text, kind text, params jsonb, severity text, condition text, message text) -> void'),
+    ('add_score(form text, score text, spec jsonb) -> void'),
+    ('rule_item(form text, item text) -> regtype'),
+    ('rule_literal(value jsonb) -> text'),
+    ('rule_options(value jsonb) -> text'),
+    ('rule_params(form text, what text, params jsonb, known jsonb) -> void'),
+    ('rule_date(form text, item text, prefix text, bound text, zone text) -> text'),
+    ('rule_table(what text, name text, columns text[]) -> regclass'),
+    ('rule_match(form text, what text, match jsonb) -> text'),
+    ('rule_when(form text, what text, "when" jsonb) -> text'),
+    ('partial_date_earliest(partial text) -> date'),
+    ('partial_date_latest(partial text) -> date'),
+    ('partial_date_precision(partial text) -> text'),
+    ('partial_date_before(a text, b text) -> boolean'),
+    ('partial_date_after(a text, b text) -> boolean'),
+    ('partial_date_not_before(a text, b text) -> boolean'),
+    ('partial_date_not_after(a text, b text) -> boolean'),
+    ('partial_date_same(a text, b text) -> boolean'),
+    ('study_day(date date, reference date) -> integer'),
     ('set_deid(form text, path text, method text, params jsonb) -> void'),
+    ('set_severity(form text, location text, severity text, reason text, valid_from timestamp with time zone, valid_until timestamp with time zone) -> void'),
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
     ('drop_pipeline(name text) -> void'),
     ('create_sink(pipeline text, form text, target text, shape text) -> regclass'),
@@ -75,6 +107,10 @@ CREATE FUNCTION pg_temp.required(name text) RETURNS text LANGUAGE sql AS $$
     FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace AND p.proname = name $$;
 SELECT is(pg_temp.required('register_form'), 'name, definition', 'what register_form() must be given');
 SELECT is(pg_temp.required('add_edit_check'), 'form, check_name, expression', 'what add_edit_check() must be given');
+SELECT is(pg_temp.required('add_check'), 'form, check_name, kind, params', 'what add_check() must be given');
+SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace
+    AND (p.proname LIKE 'partial\_date\_%' OR p.proname = 'study_day') AND NOT (p.provolatile = 'i' AND p.proparallel = 's' AND p.proisstrict) $$,
+    'what edit checks can call is immutable, strict, and safe in parallel');
 SELECT is(pg_temp.required('create_pipeline'), 'name, source', 'what create_pipeline() must be given');
 SELECT is(pg_temp.required('add_sink'), 'pipeline, form, target', 'what add_sink() must be given');
 SELECT is((SELECT string_agg(DISTINCT pg_temp.required(f), '|') FROM unnest('{run,start_run,run_job}'::text[]) f), 'pipeline',
@@ -91,7 +127,7 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-               ('context_server'), ('study'), ('participant'), ('site_access'), ('hop') $$, 'the tables and views of the design');
+               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',

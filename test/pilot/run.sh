@@ -8,7 +8,8 @@
 #
 # Needs a server with the extension installed and epro_etl.key_file set, to
 # which the environment (PGHOST, ...) leads as a superuser, and the data: the
-# file $EPRO_DATA/cdisc-pilot/staging_forms.jsonl.gz. Works in a database of its
+# files staging_forms.jsonl.gz, dm.csv.gz, sv.csv.gz and cm.csv.gz in
+# $EPRO_DATA/cdisc-pilot. Works in a database of its
 # own, which is dropped at the end unless something failed.
 #
 #   raw.sql        the file as it is, and the functions that print verdicts
@@ -17,6 +18,7 @@
 #   load.sql       staging, pipeline, sinks and run for one number of workers
 #   check.sql      one load, and a dry run before it, against what was expected
 #   compare.sql    one load against the one with workers => 0
+#   rules.sql      scores, visit windows and partial dates, declared by their kinds
 #
 # Each verdict is a line "ok ..." or "not ok ...". A script that breaks off is
 # a failure more, and ends the test.
@@ -57,6 +59,7 @@ main()
 	for workers in "${worker_counts[@]:1}"; do
 		script compare.sql -v workers="$workers"
 	done
+	script rules.sql
 	closing
 }
 

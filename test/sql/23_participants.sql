@@ -239,6 +239,9 @@ SET work_mem = '64 kB';
 SET ROLE epro_t23_north;
 SELECT count(*), count(DISTINCT subject_key), count(DISTINCT site) FROM epro_etl.study_participants('T23-2', '1 min');
 RESET ROLE;
+-- many of them, and no site is open: nothing is left behind
+DELETE FROM epro_etl.site_access WHERE study = 'T23-2';
+SELECT count(*) FROM epro_etl.study_participants('T23-2');
 RESET work_mem;
 DELETE FROM epro_etl.participant WHERE study LIKE 'T23-%';
 DELETE FROM epro_etl.site_access WHERE study LIKE 'T23-%';

@@ -33,6 +33,7 @@ SELECT epro_etl.add_lookup('REF', 'l', '(SELECT s.code FROM ref.site s WHERE s.c
 SELECT epro_etl.add_lookup('REF', 'l', 'EXISTS (SELECT FROM ref.site s WHERE s.wait > random())');
 SELECT epro_etl.add_lookup('REF', 'l', 'true, true');
 SELECT epro_etl.add_lookup('REF', 'l', 'EXISTS (DELETE FROM ref.site)');
+SELECT epro_etl.add_lookup('REF', 'l', 'true FROM ref.site s WHERE s.code = site FOR UPDATE');
 CREATE TEMPORARY TABLE passing (code text);
 SELECT epro_etl.add_lookup('REF', 'l', 'EXISTS (SELECT FROM pg_temp.passing p WHERE p.code = site)');
 SELECT epro_etl.add_lookup('REF', 'l', 'true', on_timeout => 'wait');
@@ -105,6 +106,38 @@ SELECT * FROM go();
 RESET statement_timeout;
 SELECT id FROM ref_staging ORDER BY id;
 
+-- one that makes an answer of the cancel is late all the same; one with a time of its own has not answered
+CREATE FUNCTION ref.stubborn(code text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM pg_sleep(60);
+    RETURN true;
+EXCEPTION WHEN query_canceled THEN
+    RETURN false;
+END $$;
+CREATE FUNCTION ref.hasty(code text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN t.known FROM epro_etl.with_timeout('10 ms', 'SELECT pg_sleep(60) IS NOT NULL') AS t (known boolean);
+END $$;
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.stubborn(site)', timeout => '20 ms');
+SELECT * FROM go();
+SELECT * FROM told;
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.hasty(site)');
+SELECT * FROM go();
+SELECT * FROM told;
+-- names mean what they meant when the lookup was declared, whatever the caller's path
+CREATE SCHEMA shadow;
+CREATE FUNCTION shadow.never(text, text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT false';
+CREATE OPERATOR shadow.= (LEFTARG = text, RIGHTARG = text, FUNCTION = shadow.never);
+SELECT epro_etl.add_lookup('REF', 'known', 'EXISTS (SELECT FROM ref.site s WHERE s.code = response.site)');
+SELECT epro_etl.remove_edit_check('REF', 'is open');
+SELECT stage(56, '{"site": "A"}', '{"site": "B"}');
+SET search_path = shadow, pg_catalog, t24;
+SELECT loaded, rejected FROM epro_etl.run('ref', workers => 0);
+SET search_path = t24, public;
+SELECT epro_etl.remove_edit_check('REF', 'known');
+DROP SCHEMA shadow CASCADE;
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms');
+SELECT stage(53, '{"site": "A"}', '{"site": "SLOW"}');
 -- a source whose rows are claimed by SQL
 CREATE FUNCTION keep_nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$;
 CREATE TRIGGER seen BEFORE DELETE ON ref_staging FOR EACH ROW EXECUTE FUNCTION keep_nothing();

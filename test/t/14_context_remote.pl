@@ -127,10 +127,19 @@ sub registered
 	is($here->query('SELECT ms, name FROM told'), '0|postgres_fdw', 'registered: without a deadline it has its own');
 
 	$here->query('CREATE ROLE nobody LOGIN; GRANT USAGE ON SCHEMA epro_etl TO nobody; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA epro_etl TO nobody; GRANT USAGE ON FOREIGN SERVER far TO nobody');
-	refused($here, q{SET ROLE nobody; SELECT epro_etl.add_context_server('far', 'public.far_settings')}, '42704', qr/cannot be told: user mapping not found.*HINT/s, 'registered: no user mapping');
-	$here->query(q{RESET ROLE; CREATE USER MAPPING FOR nobody SERVER far OPTIONS (user 'postgres', password_required 'false')});
-	refused($here, q{SET ROLE nobody; SELECT epro_etl.add_context_server('far', 'public.far_settings')}, '42501', qr/permission denied for table context_server/, 'registered: not by anybody');
-	$here->query('RESET ROLE; DROP USER MAPPING FOR nobody SERVER far');
+	refused($here, q{SET ROLE nobody; SELECT epro_etl.add_context_server('far', 'public.far_settings')}, '42501', qr/permission denied to add a server.*HINT/s, 'registered: not by anybody');
+	$here->query('RESET ROLE; CREATE SERVER unmapped FOREIGN DATA WRAPPER postgres_fdw');
+	refused($here, q{SELECT epro_etl.add_context_server('unmapped')}, '42704', qr/cannot be told: user mapping not found.*HINT/s, 'registered: no user mapping');
+	refused($here, q{SELECT epro_etl.add_context_server('far', 'another')}, '42710', qr/told through "public.far_settings" already.*HINT/s, 'registered: not twice by other names');
+	refused($here, q{SELECT epro_etl.add_context_server('unmapped', 'pg_temp.unmapped')}, '22023', qr/temporary/, 'registered: not for this session only');
+
+	# who may use the server may use the table; one that is somebody else's is not believed
+	is($here->query(q{SELECT has_column_privilege('nobody', 'far_settings', 'setting', 'UPDATE')}), 'f', 'registered: nothing for everybody');
+	$here->query(q{SELECT epro_etl.remove_context_server('far'); SELECT epro_etl.add_context_server('far')});
+	is($here->query(q{SELECT has_column_privilege('nobody', 'far_settings', 'setting', 'UPDATE')}), 't', 'registered: for those who may use the server');
+	$here->query('ALTER FOREIGN TABLE far_settings OWNER TO nobody');
+	is($here->query(q{SELECT epro_etl.context_server_of('far_settings') IS NULL}), 't', 'registered: not through a table of somebody else');
+	$here->query('ALTER FOREIGN TABLE far_settings OWNER TO postgres');
 	return;
 }
 
@@ -353,6 +362,7 @@ sub whose
 	is($here->query('SELECT ms FROM owners'), 0, 'whose: given back as its owner');
 
 	# two roles, one connection
+	$here->query('GRANT SELECT, UPDATE (setting) ON far_settings TO PUBLIC; REVOKE SELECT, UPDATE (setting) ON far_settings FROM nobody');
 	$here->query(q{CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS (user 'postgres', password_required 'false')});
 	$here->query('BEGIN; SET LOCAL statement_timeout = 60000; SET LOCAL ROLE nobody');
 	my $pid = $here->query('SELECT pid FROM told');
@@ -402,7 +412,7 @@ sub request
 	like($named->query(within('10 s', q{SELECT concat_ws('|', ms, name) FROM told}, 'text')), qr/^(9\d\d\d|10000)\|gateway of r-18$/, 'request: with a deadline');
 	is($named->query(q{SELECT epro_etl.context_set('request_id', NULL); SELECT name FROM told}), "\npostgres_fdw", 'request: none any more');
 	is($named->query(q{SELECT epro_etl.context_set('request_id', 'it''s "19"'); SELECT name FROM told}), qq{\ngateway of it's "19"}, 'request: with quotes');
-	is($named->query(q{SET application_name = 'for r-20'; SELECT epro_etl.context_set('request_id', 'r-20'); SELECT name FROM told}), "\nfor r-20", 'request: that the name has already');
+	is($named->query(q{SET application_name = 'job of r-20'; SELECT epro_etl.context_set('request_id', 'r-20'); SELECT name FROM told}), "\njob of r-20", 'request: that the name has already');
 	$named->query('COMMIT');
 	is($named->query('SELECT name FROM told'), 'postgres_fdw', 'request: given back at the commit');
 	$named->close;

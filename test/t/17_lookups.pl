@@ -103,7 +103,7 @@ my $there = reach($registry);
 my $enrolled = '(SELECT r.enrolled FROM public.registry r WHERE r.id = mood02)';
 
 my @parts = qw(slow all_slow policies several circuit says raises wrong stopped stopped_between killed down_inline lost_at_commit once_elsewhere streams beside ends
-  ends_inline ends_while_letting_go two_runs changed changed_by_sql large dry snapshot requeued published planted flat);
+  ends_inline ends_while_letting_go ends_behind_a_block two_runs changed changed_by_sql large dry snapshot requeued published planted flat);
 parts('main', @parts);
 
 $_->close foreach ($look, $two, $there);
@@ -243,7 +243,7 @@ sub circuit
 	my $took = time() - $began;
 	cmp_ok(questions() - $before, '<=', 3 + $took, "$name: three questions, and one a pause");
 	like(log_since($node, $offset),
-		qr/LOG:  epro_etl lookup "enrolled" was not answered 3 times in a row \(SQLSTATE 57014\), and is asked again in 1000 ms/,
+		qr/LOG:  epro_etl lookup "enrolled" of form "MOOD" was not answered 3 times in a row \(SQLSTATE 57014\), and is asked again in 1000 ms/,
 		"$name: it says so in the log");
 	like($look->query('SELECT string_agg(DISTINCT message, $$ # $$) FROM epro_etl.finding'),
 		qr/did not answer within 50 ms # .*not asked for now/, "$name: and in the findings");
@@ -827,6 +827,40 @@ sub ends_while_letting_go
 			is(asking(), 0, "$name: no question is left");
 			$caller->close;
 		}
+	}
+	return;
+}
+
+# The cancel comes first, and its error so late that the question's time is over:
+# a block of PL/pgSQL rolls back on the way, which waits for the other server.
+sub ends_behind_a_block
+{
+	$look->query(q{CREATE OR REPLACE FUNCTION public.behind(id bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+		BEGIN
+			RETURN (SELECT r.enrolled FROM public.registry r WHERE r.id = behind.id);
+		EXCEPTION WHEN division_by_zero THEN
+			RETURN NULL;
+		END $$});
+	foreach my $end ([ 'statement_timeout', q{SET statement_timeout = '200ms'} ], [ 'cancel', undef, 1 ])
+	{
+		my ($what, $before, $cancel) = @$end;
+		my $name = "$what behind a block";
+		my $caller = reach($node);
+		
+		anew();
+		lookups("timeout => '500 ms'", 'public.behind(mood02)');
+		$look->query('SELECT put(1, 20)');
+		does('stubborn', '7', 1200);
+		$caller->query($before) if $before;
+		$caller->send(run(workers => 0));
+		until_true($there, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1);
+		$look->query('SELECT pg_cancel_backend(' . $caller->backend . ')') if $cancel;
+		my ($out, $error) = $caller->wait;
+		is(sqlstate($error), '57014', "$name: the SQLSTATE");
+		is($out, '', "$name: no result");
+		is($look->query('SELECT (SELECT count(*) FROM staging), (SELECT count(*) FROM mood_sink)'), '20|0', "$name: all is as it was");
+		is(asking(), 0, "$name: no question is left");
+		$caller->close;
 	}
 	return;
 }
