@@ -34,6 +34,8 @@
 /* elements that uniqueItems compares */
 #define MOST_UNIQUE			4000000
 
+static const char misfit[] = "has a property that does not fit, of a name that the form does not give";
+
 #define TEN_TO_1000			"1e1000"
 #define MOST_SCALE			1000
 
@@ -128,7 +130,7 @@ static Truth judge_properties(Walk *walk, const SchemaRule *rule, const Instance
 static Truth judge_members(Walk *walk, const SchemaRule *rule, const Instance *instance,
 						   Report *report, Marks *marks);
 static Truth judge_member(Walk *walk, const SchemaRule *rule, Instance *member,
-						  Report *report, Marks *marks, bool *left_over);
+						  Report *report, Marks *marks, const char **fault);
 static Truth judge_array(Walk *walk, const SchemaRule *rule, const Instance *instance,
 						 Report *report, Marks *marks);
 static Truth judge_contains(Walk *walk, const SchemaRule *rule, const Instance *instance,
@@ -160,6 +162,14 @@ static void element(const Instance *array, int at, uint32 *offset, Instance *out
 static void marks_create(Marks *marks, const Instance *instance);
 static void mark(Marks *marks, const Instance *member);
 
+/* What a failed schema would have evaluated counts as left over: not worth telling. */
+static inline bool
+follows_failure(const SchemaRule *rule, Truth so_far)
+{
+	return so_far == TRUTH_FAILS &&
+		(rule->kind == SCHEMA_UNEVALUATED_ITEMS || rule->kind == SCHEMA_UNEVALUATED_PROPERTIES);
+}
+
 /* Kleene's "and" and "or"; no macros, for their arguments are whole judgements. */
 static inline Truth
 both(Truth a, Truth b)
@@ -184,6 +194,7 @@ schema_judge(const FormNode *node, Response *response)
 	Instance	top = {0};
 	Report		report = {0};
 	Marks		marks = {0};
+	Truth		worst = TRUTH_HOLDS;
 	const Schema *schema = node->schema;
 
 	walk.response = response;
@@ -208,8 +219,11 @@ schema_judge(const FormNode *node, Response *response)
 		Truth		truth;
 
 		walk.limit = NULL;
+		if (follows_failure(&schema->rules[i], worst))
+			break;
 		truth = judge_rule(&walk, &schema->rules[i], &top, &report,
 						   schema->collects ? &marks : NULL);
+		worst = both(worst, truth);
 		say_unknown(&walk, truth, schema->rules[i].name);
 	}
 }
@@ -244,6 +258,8 @@ judge_schema(Walk *walk, const Schema *schema, const Instance *instance,
 	}
 	for (int i = 0; i < schema->nrules; i++)
 	{
+		if (follows_failure(&schema->rules[i], truth))
+			break;
 		truth = both(truth, judge_rule(walk, &schema->rules[i], instance, report, marks));
 		if (truth == TRUTH_FAILS && report == NULL)
 			return truth;
@@ -664,7 +680,7 @@ judge_members(Walk *walk, const SchemaRule *rule, const Instance *instance,
 			  Report *report, Marks *marks)
 {
 	Truth		truth = TRUTH_HOLDS;
-	bool		left_over = false;
+	const char *fault = NULL;
 	Members		members;
 	Instance	member;
 
@@ -673,25 +689,29 @@ judge_members(Walk *walk, const SchemaRule *rule, const Instance *instance,
 	{
 		if (!tick(walk))
 			return both(truth, TRUTH_UNKNOWN);
-		truth = both(truth, judge_member(walk, rule, &member, report, marks, &left_over));
+		truth = both(truth, judge_member(walk, rule, &member, report, marks, &fault));
 		if (truth == TRUTH_FAILS && report == NULL)
 			return truth;
 	}
 	/* once, however many there are */
-	if (left_over)
-		return fail(walk, report, rule->name, rule->message, instance);
+	if (fault != NULL)
+		return fail(walk, report, rule->name, fault, instance);
 	if (rule->kind == SCHEMA_UNEVALUATED_PROPERTIES && marks->uncertain)
 		truth = both(truth, TRUTH_UNKNOWN);
 	return truth;
 }
 
-/* *left_over becomes true for a member that nothing but this rule speaks of. */
+/*
+ * What fails at a member whose name must not be shown is told of the object, by
+ * *fault; else it is reported as anywhere.
+ */
 static Truth
 judge_member(Walk *walk, const SchemaRule *rule, Instance *member, Report *report,
-			 Marks *marks, bool *left_over)
+			 Marks *marks, const char **fault)
 {
 	Truth		truth = TRUTH_HOLDS;
 	bool		listed = false;
+	Report	   *shown = member->hidden ? NULL : report;
 
 	if (rule->kind == SCHEMA_PROPERTY_NAMES)
 	{
@@ -703,7 +723,8 @@ judge_member(Walk *walk, const SchemaRule *rule, Instance *member, Report *repor
 		name.outer = member->outer;
 		name.hidden = true;
 		truth = judge_schema(walk, rule->schemas[0], &name, NULL, NULL);
-		*left_over |= truth == TRUTH_FAILS;
+		if (truth == TRUTH_FAILS)
+			*fault = rule->message;
 		return truth;
 	}
 
@@ -720,9 +741,11 @@ judge_member(Walk *walk, const SchemaRule *rule, Instance *member, Report *repor
 		else
 		{
 			mark(marks, member);
-			truth = both(truth, judge_schema(walk, rule->schemas[i], member, report, NULL));
+			truth = both(truth, judge_schema(walk, rule->schemas[i], member, shown, NULL));
 		}
 	}
+	if (truth == TRUTH_FAILS && member->hidden)
+		*fault = misfit;
 	if (rule->kind == SCHEMA_PATTERN_PROPERTIES || listed || truth != TRUTH_HOLDS)
 		return truth;
 
@@ -749,10 +772,13 @@ judge_member(Walk *walk, const SchemaRule *rule, Instance *member, Report *repor
 	mark(marks, member);
 	if (is_never(rule->schemas[0]))
 	{
-		*left_over = true;
+		*fault = rule->message;
 		return TRUTH_FAILS;
 	}
-	return judge_schema(walk, rule->schemas[0], member, report, NULL);
+	truth = judge_schema(walk, rule->schemas[0], member, shown, NULL);
+	if (truth == TRUTH_FAILS && member->hidden && *fault == NULL)
+		*fault = misfit;
+	return truth;
 }
 
 /* ---- arrays ---- */
