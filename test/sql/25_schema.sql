@@ -144,7 +144,7 @@ BEGIN
 END $$;
 DROP TRIGGER keep ON staging;
 INSERT INTO staging SELECT id + 1000, study, form, subject, visit, authored, payload FROM sent;
-SELECT epro_etl.start_stream('t25', stages => '{"normalise": 1, "store": 1}');
+SELECT epro_etl.start_stream('t25', stages => '{"decode": 1, "validate": 1}');
 SELECT wait_for('NOT EXISTS (SELECT FROM staging)');
 SELECT epro_etl.stop_stream('t25');
 CREATE VIEW found AS SELECT source_id::int % 1000 AS id, source_id::int / 1000 AS streamed, location, rule, kind, severity, message
