@@ -10,8 +10,6 @@ INSERT INTO listed VALUES
     ('const.json', 'nul characters in strings', NULL, 'the schema has a NUL escape, which jsonb cannot hold'),
     ('defs.json', 'validate definition against metaschema', NULL, 'needs a remote document, the metaschema'),
     ('enum.json', 'nul characters in strings', NULL, 'the schema has a NUL escape, which jsonb cannot hold'),
-    ('pattern.json', 'pattern with Unicode property escape requires unicode mode', NULL, 'the engine has no property escapes: refused'),
-    ('patternProperties.json', 'patternProperties with Unicode property escape', NULL, 'the engine has no property escapes: refused'),
     ('ref.json', 'remote ref, containing refs itself', NULL, 'needs a remote document, the metaschema');
 
 CREATE TABLE schemas AS

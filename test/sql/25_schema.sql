@@ -43,6 +43,8 @@ INSERT INTO refusal (definition) VALUES
     ('{"properties": {"a": {"uniqueItems": "yes"}}}'),
     ('{"properties": {"a": {"patternProperties": {"(": {}}}}}'),
     ('{"properties": {"a": {"items": {"format": "hostname"}}}}'),
+    ('{"properties": {"a": {"pattern": "\\p{Lu}"}}}'),
+    ('{"properties": {"a": {"pattern": "[\\P{L}]"}}}'),
     ('{"properties": {"a": {"items": {"x-normalise": ["trim"]}}}}'),
     ('{"properties": {"a": {"x-formats": "annotate"}}}'),
     ('{"properties": {"a": {}}, "x-formats": "ignore"}'),
@@ -106,11 +108,12 @@ SELECT epro_etl.register_form('t25_one', '{"properties": {
     "has": {"type": "array", "contains": {"type": "integer", "minimum": 5}, "minContains": 2, "maxContains": 3},
     "pre": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": false},
     "rest": {"type": "object", "allOf": [{"properties": {"a": {"type": "integer"}}}], "patternProperties": {"^x": {"type": "integer"}}, "unevaluatedProperties": false},
+    "word": {"pattern": "^[\\p{L}'' -]+$"}, "digits": {"pattern": "^\\P{Letter}*$"},
     "no": false}}');
 SELECT epro_etl.create_sink('t25', 't25_one', 't25_one');
 SELECT probe.put('t25_one', '{"one": 4, "deep": "x", "wide": 1, "not": "ab", "has": [5, 6, 1], "pre": [1, "a"], "rest": {"a": 1, "x1": 2}}',
     '{"one": 5}', '{"one": 6}', '{"deep": {"a": {"b": 2}}}', '{"wide": {}}', '{"not": 1}', '{"not": "abc"}', '{"has": [5]}', '{"has": [5, 6, 7, 8]}',
-    '{"pre": ["1", 2, 3]}', '{"rest": {"a": "1", "x1": "2"}}', '{"rest": {"Zq8": 1}}', '{"no": null}');
+    '{"pre": ["1", 2, 3]}', '{"rest": {"a": "1", "x1": "2"}}', '{"rest": {"Zq8": 1}}', '{"no": null}', '{"word": "Zoë O''Neill 王", "digits": "7"}', '{"word": "x7", "digits": "ß"}');
 SELECT status, claimed, loaded, rejected FROM epro_etl.run('t25', workers => 0);
 SELECT source_id, location, rule, message FROM probe.last;
 
