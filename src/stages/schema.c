@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
@@ -25,6 +27,9 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/numeric.h"
+
+/* schemas looked at for what a message would lack */
+#define MOST_VISITS 10000
 
 /* What stands behind a keyword. */
 typedef enum Shape
@@ -165,7 +170,7 @@ static SchemaKey *names_of(JsonbValue *value, const char *where, int *n);
 static int64 count_of(JsonbValue *value, const char *where);
 static void refuse_circle(Schema *schema);
 static int	in_place(const SchemaRule *rule);
-static bool payload_at(const Schema *schema, const FormNode *node, int depth);
+static bool payload_at(const Schema *schema, const FormNode *node, int *left);
 static const FormNode *child_named(const FormNode *node, const SchemaKey *key);
 static bool holds_objects(const Value *value);
 static bool follow_reference(SchemaCompiler *compiler, Resource *resource,
@@ -970,17 +975,20 @@ in_place(const SchemaRule *rule)
 bool
 schema_needs_payload(const Schema *schema, const FormNode *node)
 {
-	return payload_at(schema, node, 0);
+	int			left = MOST_VISITS;
+
+	return payload_at(schema, node, &left);
 }
 
 static bool
-payload_at(const Schema *schema, const FormNode *node, int depth)
+payload_at(const Schema *schema, const FormNode *node, int *left)
 {
+	check_stack_depth();
 	/* an item is in its slot as a whole */
 	if (node->nchildren == 0)
 		return false;
-	/* ways through many references: the payload is always enough */
-	if (depth > 100)
+	/* more ways than are worth going: the payload is always enough */
+	if (--*left < 0)
 		return true;
 	if (schema->plain != NULL)
 	{
@@ -1015,7 +1023,7 @@ payload_at(const Schema *schema, const FormNode *node, int depth)
 
 			if (child == NULL)
 				return true;
-			if (rule->kind == SCHEMA_PROPERTIES && payload_at(rule->schemas[k], child, depth + 1))
+			if (rule->kind == SCHEMA_PROPERTIES && payload_at(rule->schemas[k], child, left))
 				return true;
 			for (int d = 0; rule->needed != NULL && d < rule->nneeded[k]; d++)
 			{
@@ -1025,7 +1033,7 @@ payload_at(const Schema *schema, const FormNode *node, int depth)
 		}
 		for (int s = 0; s < in_place(rule); s++)
 		{
-			if (rule->schemas[s] != NULL && payload_at(rule->schemas[s], node, depth + 1))
+			if (rule->schemas[s] != NULL && payload_at(rule->schemas[s], node, left))
 				return true;
 		}
 	}

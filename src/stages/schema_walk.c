@@ -1033,7 +1033,6 @@ static const char *
 location(Walk *walk, const Instance *instance)
 {
 	StringInfoData out;
-	MemoryContext caller;
 	const Instance *shown = instance;
 
 	for (const Instance *at = instance; at->outer != NULL; at = at->outer)
@@ -1043,12 +1042,10 @@ location(Walk *walk, const Instance *instance)
 	}
 	if (shown->outer == NULL)
 		return walk->top->pointer;
-	caller = MemoryContextSwitchTo(walk->response->findings->memory);
 	initStringInfo(&out);
 	appendStringInfoString(&out, walk->top->pointer);
 	append_path(&out, shown);
-	MemoryContextSwitchTo(caller);
-	return out.data;
+	return MemoryContextStrdup(walk->response->findings->memory, out.data);
 }
 
 static void
