@@ -87,6 +87,7 @@ decode(const CompiledForm *form, Response *response)
 		return false;
 	}
 
+	response->root = &payload->root;
 	decode_object(form->root, &payload->root, response->values);
 	return true;
 }
