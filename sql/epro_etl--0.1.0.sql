@@ -1404,7 +1404,10 @@ BEGIN
         SELECT string_agg(DISTINCT key, ', ' ORDER BY key) INTO unjudged
             FROM jsonb_path_query(item, 'strict $.** ? (@.type() == "object")') AS part, jsonb_object_keys(part) AS key
             WHERE key IN ('enum', 'const', 'minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum',
-                          'minLength', 'maxLength', 'pattern');
+                          'minLength', 'maxLength', 'pattern', '$ref', 'allOf', 'anyOf', 'oneOf', 'not', 'if', 'multipleOf',
+                          'items', 'prefixItems', 'contains', 'uniqueItems', 'minItems', 'maxItems', 'unevaluatedItems',
+                          'patternProperties', 'additionalProperties', 'propertyNames', 'minProperties', 'maxProperties',
+                          'dependentRequired', 'dependentSchemas', 'unevaluatedProperties');
         IF unjudged IS NOT NULL THEN
             RAISE NOTICE 'keywords of item "%" that are not judged any more: %', path, unjudged
                 USING DETAIL = 'De-identification comes before validation.';

@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap pilot odm fhir tap)
+all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema pilot odm fhir tap)
 passed=0
 failed=0
 skipped=0
@@ -331,6 +331,20 @@ pgtap_run()
 		as_server_user psql -X -q -v ON_ERROR_STOP=1 -d pgtap \
 			-c 'CREATE EXTENSION pgtap' -c 'CREATE EXTENSION epro_etl' &&
 		as_server_user pg_prove -d pgtap "$TREE"/test/pgtap/*.sql
+}
+
+# The JSON Schema test suite, which is not part of the repository either.
+suite_json-schema()
+{
+	if [ ! -d "$WORK/shared/data/json-schema" ]; then
+		skip json-schema "there is no ../shared/data/json-schema beside the checkout"
+		return
+	fi
+	needs_build json-schema || return 0
+	start json-schema 'fsync = off' || return 0
+	logged json-schema as_server_user bash "$TREE/test/conformance/json_schema.sh"
+	stop json-schema
+	count_closing json-schema
 }
 
 # The CDISC pilot study: real data that is not part of the repository.

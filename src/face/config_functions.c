@@ -158,7 +158,13 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 						 severity_name(overlay > 0 ? (Severity) (overlay - 1) : SEVERITY_ERROR),
 						 node->message[k]);
 		}
+		if (node->schema != NULL)
+			put_rule(rsinfo, "validate", node, "schema", severity_name(SEVERITY_ERROR),
+					 "what else its schema says");
 	}
+	if (form->root->schema != NULL)
+		put_rule(rsinfo, "validate", form->root, "schema", severity_name(SEVERITY_ERROR),
+				 "what else the definition says of the response as a whole");
 	return (Datum) 0;
 }
 

@@ -209,18 +209,24 @@ read_message(Chunk *chunk, Row *row)
 				   &run->response);
 }
 
-/* For the next group; what is too large for the channel goes by its address. */
+/*
+ * For the next group.  What is too large for the channel goes by its address; so
+ * does what is still to be judged by more than its items.
+ */
 static void
 pack_row(Chunk *chunk)
 {
 	Run		   *run = chunk->run;
 	Row		   *row = &chunk->rows[chunk->at];
 	StringInfo	message = &run->message;
+	bool		by_address = !row->ended && run->last < STAGE_VALIDATE &&
+		row->form->form->needs_payload;
 
 	message_begin(message, row->parcel->place);
-	message_pack(message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
-				 row->ended, row->deferred, row->form ? row->form->form : NULL, &run->response,
-				 run->last < STAGE_DEIDENTIFY);
+	if (!by_address)
+		message_pack(message, row->form ? (int32) (row->form - run->pipeline->forms) : -1,
+					 row->ended, row->deferred, row->form ? row->form->form : NULL, &run->response,
+					 run->last < STAGE_DEIDENTIFY);
 	if (message->len > run->bound)
 		message_begin(message, row->parcel->place);
 	row->parcel->packed = MemoryContextAlloc(run->chunk_memory, message->len);

@@ -90,6 +90,7 @@ decode(const CompiledForm *form, Response *response)
 
 	if (form->questionnaire != NULL)
 		return questionnaire_read(form, &payload->root, response);
+	response->root = &payload->root;
 	decode_object(form->root, &payload->root, response->values);
 	return true;
 }

@@ -2,9 +2,12 @@
  * form.c
  *		Compiles a JSON Schema (2020-12) into the form that the stages walk.
  *
- * A questionnaire needs a part of JSON Schema; the rest is refused here, with
- * the JSON Pointer of the keyword, because a keyword that is passed over in
- * silence is a check that never ran.  The same goes for a misspelt one.
+ * Most of a questionnaire is plain: items with a type and keywords about one
+ * value, which have a slot and are judged without a detour.  That part is
+ * compiled here; what an item's or group's schema says beyond it is compiled by
+ * schema.c, and judged by its walker.  A keyword that neither knows is refused
+ * with its JSON Pointer, because a keyword that is passed over in silence is a
+ * check that never ran.  The same goes for a misspelt one.
  *
  * Every level's properties are sorted as jsonb sorts its keys (length first,
  * then bytes), so that decode.c meets all of them in one merge pass.
@@ -23,6 +26,7 @@
 #include "words/errors.h"
 #include "stages/fhir.h"
 #include "stages/form.h"
+#include "stages/schema.h"
 
 #define SCHEMA_DIALECT "https://json-schema.org/draft/2020-12/schema"
 
@@ -39,12 +43,6 @@ const char *const keyword_name[KEYWORD_COUNT] = {
 	[KEYWORD_MAX_LENGTH] = "maxLength",
 	[KEYWORD_PATTERN] = "pattern",
 	[KEYWORD_FORMAT] = "format",
-};
-
-/* Keywords that say nothing about a response, and so may be passed over. */
-static const char *const annotations[] = {
-	"$comment", "$id", "$schema", "default", "deprecated", "description",
-	"examples", "readOnly", "title", "writeOnly",
 };
 
 static const struct
@@ -70,10 +68,29 @@ static const struct
 const char *const normalisation_name[] = {"trim", "width", "coerce", "fold", "blank"};
 const int	normalisation_count = lengthof(normalisation_name);
 
+static const struct
+{
+	const char *name;
+	Format		format;
+	const char *message;
+}			formats[] = {
+	{"date", FORMAT_DATE, "must be a date (RFC 3339: YYYY-MM-DD)"},
+	{"time", FORMAT_TIME, "must be a time with its offset (RFC 3339)"},
+	{"date-time", FORMAT_DATE_TIME, "must be a date-time with its offset (RFC 3339)"},
+	{"duration", FORMAT_DURATION, "must be a duration (RFC 3339, appendix A: such as P1DT12H)"},
+	{"email", FORMAT_EMAIL, "must be an e-mail address (RFC 5321)"},
+	{"ipv4", FORMAT_IPV4, "must be an IPv4 address (RFC 2673: four decimal numbers)"},
+	{"ipv6", FORMAT_IPV6, "must be an IPv6 address (RFC 4291)"},
+	{"uuid", FORMAT_UUID, "must be a UUID (RFC 4122)"},
+};
+
 /* One property schema at hand, and where it stands in the definition. */
 typedef struct Place
 {
 	FormNode   *node;
+	const struct Place *outer;	/* the group that the item is of, or NULL */
+	JsonbContainer *container;
+	SchemaCompiler *compiler;
 	const char *schema;			/* JSON Pointer of the schema */
 	uint8		inherited;		/* normalisation declared further out */
 	JsonbValue *required;		/* "required" of this level, or NULL */
@@ -81,18 +98,19 @@ typedef struct Place
 	bool		normalise_declared;
 } Place;
 
-static void compile_schema(FormNode *node, JsonbContainer *schema,
-						   const char *where, uint8 inherited);
+static void compile_schema(Place *place);
+static void follow_reference(Place *place);
 static void compile_keyword(Place *place, JsonbValue *key, JsonbValue *value);
-static void compile_type(Place *place, JsonbValue *value, const char *where);
-static void compile_options(Place *place, Keyword keyword, JsonbValue *value,
+static bool is_group(const Place *place);
+static void compile_type(FormNode *node, JsonbValue *value, const char *where);
+static void compile_options(FormNode *node, Keyword keyword, JsonbValue *value,
 							const char *where);
-static void compile_limit(Place *place, Keyword keyword, JsonbValue *value,
+static void compile_limit(FormNode *node, Keyword keyword, JsonbValue *value,
 						  const char *where);
-static void compile_length(Place *place, Keyword keyword, JsonbValue *value,
+static void compile_length(FormNode *node, Keyword keyword, JsonbValue *value,
 						   const char *where);
-static void compile_pattern(Place *place, JsonbValue *value, const char *where);
-static void compile_format(Place *place, JsonbValue *value, const char *where);
+static void compile_pattern(FormNode *node, JsonbValue *value, const char *where);
+static void compile_format(FormNode *node, JsonbValue *value, const char *where);
 static void compile_normalise(Place *place, JsonbValue *value,
 							  const char *where);
 static void compile_properties(Place *place);
@@ -103,10 +121,8 @@ static void number_nodes(CompiledForm *form, FormNode *group);
 static int	count_nodes(const FormNode *group);
 static void check_names(CompiledForm *form);
 static int	compare_names(const void *a, const void *b);
-static const char *deeper(const char *pointer, const char *key, int keylen);
 static int	compare_keys(const void *a, const void *b);
-
-pg_attribute_noreturn() static void refuse(const char *where, const char *what, const char *hint);
+static bool needs_payload(const FormNode *group);
 
 /*
  * Compiles a definition.  Raises EP003 with the JSON Pointer of what is wrong
@@ -117,9 +133,10 @@ form_compile(const char *name, const char *version, Jsonb *definition)
 {
 	CompiledForm *form = palloc0(sizeof(CompiledForm));
 	FormNode   *root = palloc0(sizeof(FormNode));
+	Place		place = {0};
 
 	if (!JB_ROOT_IS_OBJECT(definition))
-		refuse("", "a form definition must be a JSON object",
+		form_refuse("", "a form definition must be a JSON object",
 			   "Pass a JSON Schema of type \"object\" with \"properties\".");
 
 	/* the compiled form keeps pointers to texts: have an own copy */
@@ -138,142 +155,218 @@ form_compile(const char *name, const char *version, Jsonb *definition)
 		form_collect_slots(form);
 		return form;
 	}
-	compile_schema(root, &definition->root, "", 0);
+	place.node = root;
+	place.container = &definition->root;
+	place.compiler = schema_compiler(place.container);
+	place.schema = "";
+	compile_schema(&place);
 	if (root->nchildren == 0)
-		refuse("/properties", "a form must declare at least one item",
-			   "Name the items under \"properties\".");
+	{
+		/* a misspelt "properties" is what is to be told of */
+		schema_finish(place.compiler);
+		form_refuse("/properties", "a form must declare at least one item",
+					"Name the items under \"properties\".");
+	}
 	if (root->types != 0 && (root->types & TYPE_OBJECT) == 0)
-		refuse("/type", "a form must be of type object",
+		form_refuse("/type", "a form must be of type object",
 			   "A response is an object: items by name.");
 
 	form->nodes = palloc(sizeof(FormNode *) * count_nodes(root));
 	number_nodes(form, root);
 	check_names(form);
 	form_collect_slots(form);
+	schema_finish(place.compiler);
+	form->needs_payload = needs_payload(root);
 	return form;
 }
 
 static void
-compile_schema(FormNode *node, JsonbContainer *schema, const char *where,
-			   uint8 inherited)
+compile_schema(Place *place)
 {
-	Place		place = {0};
+	FormNode   *node = place->node;
 	JsonbIterator *iterator;
-	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
 
 	check_stack_depth();
+	follow_reference(place);
 
-	place.node = node;
-	place.schema = where;
-	place.inherited = inherited;
-
-	iterator = JsonbIteratorInit(schema);
-	token = JsonbIteratorNext(&iterator, &key, false);
-	while ((token = JsonbIteratorNext(&iterator, &key, true)) == WJB_KEY)
+	iterator = JsonbIteratorInit(place->container);
+	(void) JsonbIteratorNext(&iterator, &key, false);
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		compile_keyword(&place, &key, &value);
+		compile_keyword(place, &key, &value);
 	}
 
-	if (!place.normalise_declared)
-		node->normalise = inherited;
-	if (place.properties != NULL)
-		compile_properties(&place);
-	if (place.required != NULL)
-		compile_required(&place);
-	/* JSON Schema would let any other type pass, with the group's items unseen */
-	if (place.properties != NULL && node->slot >= 0 && node->types != TYPE_OBJECT)
-		refuse(where, "a group of items must be of type object",
-			   "Add \"type\": \"object\" beside \"properties\".");
+	if (!place->normalise_declared)
+		node->normalise = place->inherited;
+	if (is_group(place))
+	{
+		compile_properties(place);
+		if (place->required != NULL)
+			compile_required(place);
+		/* see form_walks() */
+		node->has &= ~((1 << KEYWORD_CONST) | (1 << KEYWORD_ENUM));
+	}
+	schema_place(place->compiler, node, place->container);
 	settle_type(node);
 }
 
-/* Takes one keyword in, or refuses it. */
+/*
+ * An item that is a reference and no more is what it refers to: as plain, and
+ * as fast.  One that leads back into itself stays a reference.
+ */
+static void
+follow_reference(Place *place)
+{
+	for (int steps = 0; place->outer != NULL && steps < 32; steps++)
+	{
+		const char *where = place->schema;
+		JsonbContainer *target = schema_follow(place->compiler, place->container, &where);
+		JsonbValue	normalise;
+
+		if (target == NULL)
+			return;
+		for (const Place *outer = place->outer; outer != NULL; outer = outer->outer)
+		{
+			if (outer->container == target)
+				return;
+		}
+		if (getKeyJsonValueFromContainer(place->container, "x-normalise",
+										 strlen("x-normalise"), &normalise) != NULL)
+		{
+			compile_normalise(place, &normalise,
+							  form_deeper(place->schema, "x-normalise", strlen("x-normalise")));
+			place->inherited = place->node->normalise;
+			place->node->normalise = 0;
+			place->normalise_declared = false;
+		}
+		place->container = target;
+		place->schema = where;
+	}
+}
+
+/* Takes in what is plain; schema.c reads the others, or refuses them. */
 static void
 compile_keyword(Place *place, JsonbValue *key, JsonbValue *value)
 {
-	const char *where = deeper(place->schema, key->val.string.val,
-							   key->val.string.len);
-	JsonbValue *copy;
+	const char *where = form_deeper(place->schema, key->val.string.val,
+									key->val.string.len);
+	Keyword		keyword;
 
-	for (int k = 0; k < KEYWORD_COUNT; k++)
+	if (form_keyword_find(key, &keyword))
 	{
-		if (!jsonb_text_is(key, keyword_name[k]))
-			continue;
-		/* the response as a whole is an object of items, and nothing else */
-		if (place->node->slot < 0 && k != KEYWORD_REQUIRED && k != KEYWORD_TYPE)
-			refuse(where, "the keyword is not judged for the response as a whole",
-				   "State it for an item, or as an edit check.");
-		switch ((Keyword) k)
+		if (keyword == KEYWORD_REQUIRED)
 		{
-			case KEYWORD_REQUIRED:
-				copy = palloc(sizeof(JsonbValue));
-				*copy = *value;
-				place->required = copy;
-				return;
-			case KEYWORD_TYPE:
-				compile_type(place, value, where);
-				return;
-			case KEYWORD_CONST:
-			case KEYWORD_ENUM:
-				compile_options(place, (Keyword) k, value, where);
-				return;
-			case KEYWORD_MINIMUM:
-			case KEYWORD_MAXIMUM:
-			case KEYWORD_EXCLUSIVE_MINIMUM:
-			case KEYWORD_EXCLUSIVE_MAXIMUM:
-				compile_limit(place, (Keyword) k, value, where);
-				return;
-			case KEYWORD_MIN_LENGTH:
-			case KEYWORD_MAX_LENGTH:
-				compile_length(place, (Keyword) k, value, where);
-				return;
-			case KEYWORD_PATTERN:
-				compile_pattern(place, value, where);
-				return;
-			case KEYWORD_FORMAT:
-				compile_format(place, value, where);
-				return;
+			place->required = palloc(sizeof(JsonbValue));
+			*place->required = *value;
 		}
+		/* for a group, what form_walks() leaves out cannot be told yet */
+		else if (place->outer == NULL && keyword != KEYWORD_TYPE)
+			return;
+		else if (keyword != KEYWORD_FORMAT || !schema_formats_are_notes(place->compiler))
+			form_keyword(place->node, keyword, value, where);
 	}
-
-	if (jsonb_text_is(key, "properties"))
+	else if (jsonb_text_is(key, "properties"))
 	{
 		if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-			refuse(where, "\"properties\" must be an object", NULL);
-		copy = palloc(sizeof(JsonbValue));
-		*copy = *value;
-		place->properties = copy;
-		return;
+			form_refuse(where, "\"properties\" must be an object", NULL);
+		place->properties = palloc(sizeof(JsonbValue));
+		*place->properties = *value;
 	}
-	if (jsonb_text_is(key, "x-normalise"))
-	{
+	else if (jsonb_text_is(key, "x-normalise"))
 		compile_normalise(place, value, where);
-		return;
-	}
-	if (jsonb_text_is(key, "$schema"))
+	else if (jsonb_text_is(key, "$schema"))
 	{
 		if (value->type != jbvString || !jsonb_text_is(value, SCHEMA_DIALECT))
-			refuse(where, "the definition is written in another dialect",
-				   "The dialect must be " SCHEMA_DIALECT ".");
-		return;
+			form_refuse(where, "the definition is written in another dialect",
+						"The dialect must be " SCHEMA_DIALECT ".");
 	}
-	for (int i = 0; i < (int) lengthof(annotations); i++)
+}
+
+/*
+ * Have the properties slots of their own?  JSON Schema lets any other type pass
+ * an item's "properties", so that an item may be a group for sure only when it
+ * is declared to be an object.
+ */
+static bool
+is_group(const Place *place)
+{
+	JsonbValue	empty;
+
+	if (place->properties == NULL)
+		return false;
+	if (place->outer == NULL)
+		return true;
+	return place->node->types == TYPE_OBJECT &&
+		getKeyJsonValueFromContainer(place->properties->val.binary.data, "", 0, &empty) == NULL;
+}
+
+/* Is this a keyword about one value?  Then *keyword says which. */
+bool
+form_keyword_find(const JsonbValue *key, Keyword *keyword)
+{
+	for (int k = 0; k < KEYWORD_COUNT; k++)
 	{
-		if (jsonb_text_is(key, annotations[i]))
-			return;
+		if (jsonb_text_is(key, keyword_name[k]))
+		{
+			*keyword = (Keyword) k;
+			return true;
+		}
 	}
-	refuse(where, "unknown or unsupported keyword",
-		   "Correct its spelling, or state the rule as an edit check with epro_etl.add_edit_check().");
+	return false;
+}
+
+/* Does the walker judge this keyword of an item or group, rather than validate()? */
+bool
+form_walks(const FormNode *place, Keyword keyword)
+{
+	if (place->slot < 0)
+		return keyword != KEYWORD_TYPE;
+	/* a group is its items, some of which may have been taken out */
+	return place->nchildren > 0 && (keyword == KEYWORD_CONST || keyword == KEYWORD_ENUM);
+}
+
+/* Takes in a keyword other than "required"; where is its JSON Pointer. */
+void
+form_keyword(FormNode *node, Keyword keyword, JsonbValue *value, const char *where)
+{
+	switch (keyword)
+	{
+		case KEYWORD_REQUIRED:
+			Assert(false);
+			break;
+		case KEYWORD_TYPE:
+			compile_type(node, value, where);
+			break;
+		case KEYWORD_CONST:
+		case KEYWORD_ENUM:
+			compile_options(node, keyword, value, where);
+			break;
+		case KEYWORD_MINIMUM:
+		case KEYWORD_MAXIMUM:
+		case KEYWORD_EXCLUSIVE_MINIMUM:
+		case KEYWORD_EXCLUSIVE_MAXIMUM:
+			compile_limit(node, keyword, value, where);
+			break;
+		case KEYWORD_MIN_LENGTH:
+		case KEYWORD_MAX_LENGTH:
+			compile_length(node, keyword, value, where);
+			break;
+		case KEYWORD_PATTERN:
+			compile_pattern(node, value, where);
+			break;
+		case KEYWORD_FORMAT:
+			compile_format(node, value, where);
+			break;
+	}
 }
 
 static void
-compile_type(Place *place, JsonbValue *value, const char *where)
+compile_type(FormNode *node, JsonbValue *value, const char *where)
 {
-	FormNode   *node = place->node;
 	StringInfoData says;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
@@ -285,7 +378,7 @@ compile_type(Place *place, JsonbValue *value, const char *where)
 
 	if (!single &&
 		!(value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data)))
-		refuse(where, "\"type\" must be a type name or an array of them", NULL);
+		form_refuse(where, "\"type\" must be a type name or an array of them", NULL);
 
 	iterator = single ? NULL : JsonbIteratorInit(value->val.binary.data);
 	if (!single)
@@ -307,7 +400,7 @@ compile_type(Place *place, JsonbValue *value, const char *where)
 			if (element.type == jbvString && jsonb_text_is(&element, type_names[i].name))
 			{
 				if (node->types & type_names[i].bit)
-					refuse(where, "\"type\" names a type twice", NULL);
+					form_refuse(where, "\"type\" names a type twice", NULL);
 				appendStringInfo(&says, "%s %s", node->types ? " or" : "",
 								 type_names[i].name);
 				node->types |= type_names[i].bit;
@@ -315,23 +408,22 @@ compile_type(Place *place, JsonbValue *value, const char *where)
 			}
 		}
 		if (!known)
-			refuse(where, "unknown type",
+			form_refuse(where, "unknown type",
 				   "The types are null, boolean, integer, number, string, array and object.");
 		if (single)
 			break;
 	}
 	if (node->types == 0)
-		refuse(where, "\"type\" names no type", NULL);
+		form_refuse(where, "\"type\" names no type", NULL);
 	node->has |= 1 << KEYWORD_TYPE;
 	node->message[KEYWORD_TYPE] = says.data;
 }
 
 /* enum's values, and const's as the one after them */
 static void
-compile_options(Place *place, Keyword keyword, JsonbValue *value,
+compile_options(FormNode *node, Keyword keyword, JsonbValue *value,
 				const char *where)
 {
-	FormNode   *node = place->node;
 	int			room = 1;
 	JsonbIterator *iterator;
 	JsonbValue	element;
@@ -340,10 +432,8 @@ compile_options(Place *place, Keyword keyword, JsonbValue *value,
 	if (keyword == KEYWORD_ENUM)
 	{
 		if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
-			refuse(where, "\"enum\" must be an array", NULL);
+			form_refuse(where, "\"enum\" must be an array", NULL);
 		room = JsonContainerSize(value->val.binary.data) + 1;
-		if (room == 1)
-			refuse(where, "\"enum\" must not be empty", NULL);
 	}
 
 	/* the two keywords may come in either order: const's place is the last */
@@ -380,10 +470,9 @@ compile_options(Place *place, Keyword keyword, JsonbValue *value,
 }
 
 static void
-compile_limit(Place *place, Keyword keyword, JsonbValue *value,
+compile_limit(FormNode *node, Keyword keyword, JsonbValue *value,
 			  const char *where)
 {
-	FormNode   *node = place->node;
 	static const char *const relation[] = {
 		[KEYWORD_MINIMUM] = ">=",
 		[KEYWORD_MAXIMUM] = "<=",
@@ -393,7 +482,7 @@ compile_limit(Place *place, Keyword keyword, JsonbValue *value,
 	int			len;
 
 	if (value->type != jbvNumeric)
-		refuse(where, "a limit must be a number", NULL);
+		form_refuse(where, "a limit must be a number", NULL);
 	value_set_jsonb(&node->bound[keyword], value);
 	node->has |= 1 << keyword;
 	node->message[keyword] = psprintf("must be %s %s", relation[keyword],
@@ -401,16 +490,15 @@ compile_limit(Place *place, Keyword keyword, JsonbValue *value,
 }
 
 static void
-compile_length(Place *place, Keyword keyword, JsonbValue *value,
+compile_length(FormNode *node, Keyword keyword, JsonbValue *value,
 			   const char *where)
 {
-	FormNode   *node = place->node;
 	Value		length = {0};
 
 	if (value->type == jbvNumeric)
 		value_set_jsonb(&length, value);
 	if (length.kind != VALUE_INTEGER || length.number < 0)
-		refuse(where, "a length must be a whole number, zero or more", NULL);
+		form_refuse(where, "a length must be a whole number, zero or more", NULL);
 	if (keyword == KEYWORD_MIN_LENGTH)
 		node->min_length = length.number;
 	else
@@ -422,44 +510,33 @@ compile_length(Place *place, Keyword keyword, JsonbValue *value,
 }
 
 static void
-compile_pattern(Place *place, JsonbValue *value, const char *where)
+compile_pattern(FormNode *node, JsonbValue *value, const char *where)
 {
-	FormNode   *node = place->node;
 	const char *fault = NULL;
 	const char *hint = NULL;
 
 	if (value->type != jbvString)
-		refuse(where, "\"pattern\" must be a text", NULL);
+		form_refuse(where, "\"pattern\" must be a text", NULL);
 	node->pattern = pattern_compile(jsonb_text(value), &fault, &hint);
 	if (node->pattern == NULL)
-		refuse(where, fault, hint);
+		form_refuse(where, fault, hint);
 	node->has |= 1 << KEYWORD_PATTERN;
 	node->message[KEYWORD_PATTERN] = "must match the declared pattern";
 }
 
 static void
-compile_format(Place *place, JsonbValue *value, const char *where)
+compile_format(FormNode *node, JsonbValue *value, const char *where)
 {
-	FormNode   *node = place->node;
+	int			i = 0;
 
-	if (value->type == jbvString && jsonb_text_is(value, "date"))
-	{
-		node->format = FORMAT_DATE;
-		node->message[KEYWORD_FORMAT] = "must be a date (RFC 3339: YYYY-MM-DD)";
-	}
-	else if (value->type == jbvString && jsonb_text_is(value, "time"))
-	{
-		node->format = FORMAT_TIME;
-		node->message[KEYWORD_FORMAT] = "must be a time with its offset (RFC 3339)";
-	}
-	else if (value->type == jbvString && jsonb_text_is(value, "date-time"))
-	{
-		node->format = FORMAT_DATE_TIME;
-		node->message[KEYWORD_FORMAT] = "must be a date-time with its offset (RFC 3339)";
-	}
-	else
-		refuse(where, "unknown or unsupported format",
-			   "The formats are date, date-time and time; use \"pattern\" for others.");
+	while (i < (int) lengthof(formats) &&
+		   !(value->type == jbvString && jsonb_text_is(value, formats[i].name)))
+		i++;
+	if (i == (int) lengthof(formats))
+		form_refuse(where, "unknown or unsupported format",
+					"The formats are date, date-time, time, duration, email, ipv4, ipv6 and uuid; use \"pattern\" for others, or say \"x-formats\": \"annotate\" at the root if no format is to be checked.");
+	node->format = formats[i].format;
+	node->message[KEYWORD_FORMAT] = formats[i].message;
 	node->has |= 1 << KEYWORD_FORMAT;
 }
 
@@ -471,7 +548,7 @@ compile_normalise(Place *place, JsonbValue *value, const char *where)
 	JsonbValue	element;
 
 	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
-		refuse(where, "\"x-normalise\" must be an array", NULL);
+		form_refuse(where, "\"x-normalise\" must be an array", NULL);
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	(void) JsonbIteratorNext(&iterator, &element, false);
 	while (JsonbIteratorNext(&iterator, &element, true) == WJB_ELEM)
@@ -487,7 +564,7 @@ compile_normalise(Place *place, JsonbValue *value, const char *where)
 			}
 		}
 		if (!known)
-			refuse(where, "unknown normalisation",
+			form_refuse(where, "unknown normalisation",
 				   "The normalisations are trim, width, coerce, fold and blank.");
 	}
 	place->normalise_declared = true;
@@ -498,7 +575,7 @@ compile_properties(Place *place)
 {
 	FormNode   *group = place->node;
 	JsonbContainer *properties = place->properties->val.binary.data;
-	const char *where = deeper(place->schema, "properties", strlen("properties"));
+	const char *where = form_deeper(place->schema, "properties", strlen("properties"));
 	JsonbIterator *iterator;
 	JsonbValue	key;
 	JsonbValue	value;
@@ -509,57 +586,61 @@ compile_properties(Place *place)
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
 	{
 		FormNode   *node = palloc0(sizeof(FormNode));
-		const char *below;
+		Place		item = {0};
 
 		CHECK_FOR_INTERRUPTS();
 		(void) JsonbIteratorNext(&iterator, &value, true);
 		node->key = jsonb_text(&key);
 		node->keylen = key.val.string.len;
 		if (node->keylen == 0)
-			refuse(where, "an item needs a name", NULL);
-		node->pointer = deeper(group->pointer, node->key, node->keylen);
+			form_refuse(where, "an item needs a name", NULL);
+		node->pointer = form_deeper(group->pointer, node->key, node->keylen);
 		node->name = group->name[0] == '\0' ? node->key :
 			psprintf("%s.%s", group->name, node->key);
 		node->message[KEYWORD_REQUIRED] = "must be answered";
-		below = deeper(where, node->key, node->keylen);
-		if (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data))
-			refuse(below, "a property's schema must be an object", NULL);
-		compile_schema(node, value.val.binary.data, below, group->normalise);
+		item.schema = form_deeper(where, node->key, node->keylen);
+		if (value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
+		{
+			item.node = node;
+			item.outer = place;
+			item.container = value.val.binary.data;
+			item.compiler = place->compiler;
+			item.inherited = group->normalise;
+			compile_schema(&item);
+		}
+		else if (value.type != jbvBool)
+			form_refuse(item.schema, "a property's schema must be an object or a boolean", NULL);
+		else if (!value.val.boolean)
+			node->schema = schema_never(item.schema);
 		group->children[group->nchildren++] = node;
 	}
 	qsort(group->children, group->nchildren, sizeof(FormNode *), compare_keys);
 }
 
+/* Of the items that are declared; schema.c reads the whole. */
 static void
 compile_required(Place *place)
 {
-	const char *where = deeper(place->schema, "required", strlen("required"));
 	JsonbIterator *iterator;
 	JsonbValue	element;
 	int			at = 0;
 
 	if (place->required->type != jbvBinary ||
 		!JsonContainerIsArray(place->required->val.binary.data))
-		refuse(where, "\"required\" must be an array of item names", NULL);
+		return;
 	iterator = JsonbIteratorInit(place->required->val.binary.data);
 	(void) JsonbIteratorNext(&iterator, &element, false);
 	while (JsonbIteratorNext(&iterator, &element, true) == WJB_ELEM)
 	{
-		FormNode   *found = NULL;
-
-		if (element.type != jbvString)
-			refuse(where, "\"required\" must be an array of item names", NULL);
-		for (int i = 0; i < place->node->nchildren; i++)
+		for (int i = 0; element.type == jbvString && i < place->node->nchildren; i++)
 		{
-			if (jsonb_text_is(&element, place->node->children[i]->key))
-				found = place->node->children[i];
+			FormNode   *node = place->node->children[i];
+
+			if (!jsonb_text_is(&element, node->key))
+				continue;
+			node->has |= 1 << KEYWORD_REQUIRED;
+			node->required_at = at;
 		}
-		if (found == NULL)
-			refuse(psprintf("%s/%d", where, at),
-				   "a required item is not declared under \"properties\"",
-				   "Declare it, or correct its spelling.");
-		found->has |= 1 << KEYWORD_REQUIRED;
-		found->required_at = at;
 		at++;
 	}
 }
@@ -686,7 +767,7 @@ check_names(CompiledForm *form)
 	for (int i = 1; i < form->nnodes; i++)
 	{
 		if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
-			refuse(sorted[i]->pointer, "two items have the same name when groups are written with dots",
+			form_refuse(sorted[i]->pointer, "two items have the same name when groups are written with dots",
 				   "Rename one of them.");
 	}
 	pfree(sorted);
@@ -714,9 +795,23 @@ form_collect_slots(CompiledForm *form)
 	}
 }
 
+/* Does a rule about the response or a group of it ask for undeclared keys? */
+static bool
+needs_payload(const FormNode *group)
+{
+	if (group->schema != NULL && schema_needs_payload(group->schema, group))
+		return true;
+	for (int i = 0; i < group->nchildren; i++)
+	{
+		if (group->children[i]->nchildren > 0 && needs_payload(group->children[i]))
+			return true;
+	}
+	return false;
+}
+
 /* A JSON Pointer one key deeper, the key escaped (RFC 6901, section 3). */
-static const char *
-deeper(const char *pointer, const char *key, int keylen)
+const char *
+form_deeper(const char *pointer, const char *key, int keylen)
 {
 	StringInfoData longer;
 
@@ -746,8 +841,9 @@ compare_keys(const void *a, const void *b)
 	return memcmp(left->key, right->key, left->keylen);
 }
 
-static void
-refuse(const char *where, const char *what, const char *hint)
+/* Raises EP003; where is a JSON Pointer into the definition. */
+void
+form_refuse(const char *where, const char *what, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_EPRO_FORM_REFUSED),

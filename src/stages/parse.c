@@ -33,6 +33,13 @@
 #define NUMERIC_OFFSET_LEN	6
 #define FRACTION_DIGITS		6
 
+/* of an e-mail address, in bytes (RFC 5321 section 4.5.3.1, RFC 1035) */
+#define MAX_LOCAL_PART		64
+#define MAX_DOMAIN			255
+#define MAX_LABEL			63
+
+#define UUID_TEXT_LEN		36
+
 /*
  * A number as written: sign, digits, point, digits, exponent.  The pointers
  * are into the text.
@@ -56,9 +63,15 @@ static int64_t point_position(const ScannedNumber *n);
 static bool number_is_integer(const ScannedNumber *n);
 static bool exponent_in_bounds(const ScannedNumber *n);
 static int	number_digit(const ScannedNumber *n, size_t i);
+static ParseResult read_time(const char *s, size_t len, ParsedTime *t);
 static int	last_day_of_month(int year, int month);
 static bool parse_offset(const char *s, size_t len, int *hour, int *minute);
 static int	utc_minute(const ParsedTime *t);
+static size_t ordered_units(const char *s, size_t len, const char *units);
+static size_t local_part_len(const char *s, size_t len);
+static bool is_domain(const char *s, size_t len);
+static bool is_hex(char c);
+static bool is_alphanumeric(char c);
 static size_t white_space_width(const char *s, size_t len);
 static size_t trailing_white_space_width(const char *s, size_t len);
 static size_t ascii_prefix(const char *s, size_t len);
@@ -295,6 +308,18 @@ ParseResult
 parse_time(const char *s, size_t len, ParsedTime *t)
 {
 	ParsedTime	r = {0};
+	ParseResult result = read_time(s, len, &r);
+
+	if (result == PARSE_OK)
+		*t = r;
+	return result;
+}
+
+/* Also stores a time that is PARSE_INEXACT, cut to microseconds. */
+static ParseResult
+read_time(const char *s, size_t len, ParsedTime *t)
+{
+	ParsedTime	r = {0};
 	int			scale = 100000;
 	bool		too_fine = false;
 	int			offset_hour;
@@ -331,8 +356,7 @@ parse_time(const char *s, size_t len, ParsedTime *t)
 
 	if (r.hour > 23 || r.minute > 59 || r.second > 60 ||
 		offset_hour < -23 || offset_hour > 23 ||
-		offset_minute < -59 || offset_minute > 59 ||
-		too_fine)
+		offset_minute < -59 || offset_minute > 59)
 		return PARSE_RANGE;
 
 	r.has_offset = true;
@@ -344,14 +368,14 @@ parse_time(const char *s, size_t len, ParsedTime *t)
 		return PARSE_RANGE;
 
 	*t = r;
-	return PARSE_OK;
+	return too_fine ? PARSE_INEXACT : PARSE_OK;
 }
 
 ParseResult
 parse_date_time(const char *s, size_t len, ParsedDate *d, ParsedTime *t)
 {
 	ParsedDate	date;
-	ParsedTime	time;
+	ParsedTime	time = {0};
 	ParseResult date_result;
 	ParseResult time_result;
 
@@ -359,16 +383,16 @@ parse_date_time(const char *s, size_t len, ParsedDate *d, ParsedTime *t)
 		return PARSE_SYNTAX;
 
 	date_result = parse_date(s, DATE_LEN, &date);
-	time_result = parse_time(s + DATE_LEN + 1, len - DATE_LEN - 1, &time);
+	time_result = read_time(s + DATE_LEN + 1, len - DATE_LEN - 1, &time);
 	if (date_result == PARSE_SYNTAX || time_result == PARSE_SYNTAX)
 		return PARSE_SYNTAX;
 	if (date_result != PARSE_OK)
 		return date_result;
-	if (time_result != PARSE_OK)
+	if (time_result == PARSE_RANGE)
 		return time_result;
 
 	/*
-	 * A leap second ends a month in UTC.  parse_time() has seen to it that
+	 * A leap second ends a month in UTC.  read_time() has seen to it that
 	 * the UTC time is 23:59, so the UTC date is the local one, or with an
 	 * offset east of UTC it may be the day before.
 	 */
@@ -382,6 +406,8 @@ parse_date_time(const char *s, size_t len, ParsedDate *d, ParsedTime *t)
 			return PARSE_RANGE;
 	}
 
+	if (time_result != PARSE_OK)
+		return time_result;
 	*d = date;
 	*t = time;
 	return PARSE_OK;
@@ -431,6 +457,221 @@ static int
 utc_minute(const ParsedTime *t)
 {
 	return t->hour * MINUTES_PER_HOUR + t->minute - t->offset_seconds / 60;
+}
+
+/* ---------- durations, addresses, identifiers ---------- */
+
+bool
+parse_duration(const char *s, size_t len)
+{
+	size_t		date;
+
+	if (len < 3 || s[0] != 'P')
+		return false;
+	s++;
+	len--;
+	if (ordered_units(s, len, "W") == len)
+		return true;
+	date = ordered_units(s, len, "YMD");
+	if (date == len)
+		return true;
+	s += date;
+	len -= date;
+	return len > 1 && s[0] == 'T' && ordered_units(s + 1, len - 1, "HMS") == len - 1;
+}
+
+/*
+ * Length of "1Y2M3D" and the like that the text begins with, 0 if it begins
+ * with none: each unit follows the one before it in the list.
+ */
+static size_t
+ordered_units(const char *s, size_t len, const char *units)
+{
+	size_t		end = 0;
+	const char *next = NULL;
+
+	for (;;)
+	{
+		size_t		i = end;
+
+		while (i < len && is_digit(s[i]))
+			i++;
+		if (i == end || i == len)
+			return end;
+		if (next == NULL)
+		{
+			next = units;
+			while (*next != '\0' && *next != s[i])
+				next++;
+		}
+		if (*next == '\0' || *next != s[i])
+			return end;
+		next++;
+		end = i + 1;
+	}
+}
+
+bool
+parse_email(const char *s, size_t len)
+{
+	size_t		local = local_part_len(s, len);
+
+	if (local == 0 || local > MAX_LOCAL_PART || local >= len || s[local] != '@')
+		return false;
+	s += local + 1;
+	len -= local + 1;
+	if (len > 2 && s[0] == '[' && s[len - 1] == ']')
+	{
+		if (len > 7 && equal_fold_ascii(s + 1, 5, "IPv6:", 5))
+			return parse_ipv6(s + 6, len - 7);
+		return parse_ipv4(s + 1, len - 2);
+	}
+	return is_domain(s, len);
+}
+
+/* Length of the Dot-string or Quoted-string that the text begins with, or 0. */
+static size_t
+local_part_len(const char *s, size_t len)
+{
+	size_t		i = 0;
+
+	if (len > 0 && s[0] == '"')
+	{
+		for (i = 1; i < len && s[i] != '"'; i++)
+		{
+			if (s[i] == '\\' && ++i == len)
+				return 0;
+			if (s[i] < ' ' || s[i] > '~')
+				return 0;
+		}
+		return i < len ? i + 1 : 0;
+	}
+	for (;;)
+	{
+		size_t		start = i;
+
+		while (i < len && s[i] != '\0' &&
+			   (is_alphanumeric(s[i]) || strchr("!#$%&'*+-/=?^_`{|}~", s[i]) != NULL))
+			i++;
+		if (i == start)
+			return 0;
+		if (i == len || s[i] != '.')
+			return i;
+		i++;
+	}
+}
+
+/* Labels of letters, digits and inner hyphens, joined by dots. */
+static bool
+is_domain(const char *s, size_t len)
+{
+	size_t		start = 0;
+
+	if (len == 0 || len > MAX_DOMAIN)
+		return false;
+	for (size_t i = 0; i <= len; i++)
+	{
+		if (i < len && s[i] != '.')
+		{
+			if (!is_alphanumeric(s[i]) && s[i] != '-')
+				return false;
+			continue;
+		}
+		if (i == start || i - start > MAX_LABEL || s[start] == '-' || s[i - 1] == '-')
+			return false;
+		start = i + 1;
+	}
+	return true;
+}
+
+bool
+parse_ipv4(const char *s, size_t len)
+{
+	size_t		i = 0;
+
+	for (int part = 0; part < 4; part++)
+	{
+		size_t		start = i;
+		int			number = 0;
+
+		while (i < len && is_digit(s[i]) && i - start < 3)
+			number = number * 10 + (s[i++] - '0');
+		if (i == start || number > 255 || (s[start] == '0' && i - start > 1))
+			return false;
+		if (part < 3 && (i == len || s[i++] != '.'))
+			return false;
+	}
+	return i == len;
+}
+
+bool
+parse_ipv6(const char *s, size_t len)
+{
+	int			groups = 0;
+	bool		gap = false;
+	size_t		i = 0;
+
+	if (len >= 2 && s[0] == ':' && s[1] == ':')
+	{
+		gap = true;
+		i = 2;
+	}
+	while (i < len)
+	{
+		size_t		start = i;
+
+		while (i < len && is_hex(s[i]) && i - start < 4)
+			i++;
+		if (i == start)
+			return false;
+		/* the last two groups may be written as an IPv4 address */
+		if (i < len && s[i] == '.')
+		{
+			if (!parse_ipv4(s + start, len - start))
+				return false;
+			groups += 2;
+			i = len;
+			break;
+		}
+		groups++;
+		if (i == len)
+			break;
+		if (s[i++] != ':' || i == len)
+			return false;
+		if (s[i] == ':')
+		{
+			if (gap)
+				return false;
+			gap = true;
+			i++;
+		}
+	}
+	return gap ? groups < 8 : groups == 8;
+}
+
+bool
+parse_uuid(const char *s, size_t len)
+{
+	if (len != UUID_TEXT_LEN)
+		return false;
+	for (size_t i = 0; i < len; i++)
+	{
+		if (i == 8 || i == 13 || i == 18 || i == 23 ? s[i] != '-' : !is_hex(s[i]))
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_hex(char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+static bool
+is_alphanumeric(char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
 /* ---------- booleans ---------- */

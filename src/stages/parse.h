@@ -38,7 +38,9 @@ typedef enum ParseResult
 	PARSE_SYNTAX,				/* not of the expected shape */
 	PARSE_RANGE,				/* right shape, but no such value, or one that
 								 * the result cannot hold exactly */
-	PARSE_FRACTION				/* parse_integer: a number, no integer */
+	PARSE_FRACTION,				/* parse_integer: a number, no integer */
+	PARSE_INEXACT				/* parse_time, parse_date_time: valid, but
+								 * finer than microseconds */
 } ParseResult;
 
 typedef struct ParsedDate
@@ -106,10 +108,10 @@ extern ParseResult parse_date(const char *s, size_t len, ParsedDate *d);
  *
  * PARSE_RANGE: right shape, but
  * - a field out of bounds (24:00:00Z, an offset of 24:00);
- * - a second of 60 anywhere but at 23:59 UTC (RFC 3339 section 5.7);
- * - a non-zero digit beyond the sixth of the fraction: the value is valid in
- *	 RFC 3339, but microseconds cannot hold it and cutting it off would alter
- *	 the answer.  Zeros there are accepted, however many.
+ * - a second of 60 anywhere but at 23:59 UTC (RFC 3339 section 5.7).
+ * PARSE_INEXACT: a valid time with a non-zero digit beyond the sixth of the
+ * fraction.  Microseconds cannot hold it, and cutting it off would alter the
+ * answer.  Zeros there are accepted, however many.
  * PARSE_SYNTAX: all else.
  *
  * PostgreSQL has no leap seconds (it rolls 23:59:60 over to the next day) and
@@ -124,11 +126,36 @@ extern ParseResult parse_time(const char *s, size_t len, ParsedTime *t);
  *
  * PARSE_RANGE: as for parse_date() and parse_time(), and a leap second on any
  * day that is not the last of its month in UTC (RFC 3339 section 5.7).
- * PARSE_SYNTAX, for a text with any part misshapen, wins over PARSE_RANGE.
+ * PARSE_SYNTAX, for a text with any part misshapen, wins over PARSE_RANGE, and
+ * that over PARSE_INEXACT.
  * On PARSE_OK both *d and *t are stored; otherwise neither is.
  */
 extern ParseResult parse_date_time(const char *s, size_t len,
 								   ParsedDate *d, ParsedTime *t);
+
+/*
+ * Duration: RFC 3339 appendix A, in capitals: "P", then either whole weeks
+ * ("P4W") or years, months, days and, after a "T", hours, minutes, seconds,
+ * with no unit left out between two ("P1Y2M", not "P1Y2D").  True if it is.
+ */
+extern bool parse_duration(const char *s, size_t len);
+
+/*
+ * E-mail address: RFC 5321 section 4.1.2, Mailbox.  A dot-string or a quoted
+ * string, "@", and a domain of letters, digits and hyphens, or an address in
+ * brackets ([192.0.2.1], [IPv6:2001:db8::1]).  The limits of section 4.5.3.1
+ * hold: 64 bytes before the "@", 255 behind it, 63 a label.  ASCII only.
+ */
+extern bool parse_email(const char *s, size_t len);
+
+/* IPv4 address: RFC 2673 section 3.2, four decimal numbers without leading zeros. */
+extern bool parse_ipv4(const char *s, size_t len);
+
+/* IPv6 address: RFC 4291 section 2.2, without a zone. */
+extern bool parse_ipv6(const char *s, size_t len);
+
+/* UUID: RFC 4122 section 3, in either case. */
+extern bool parse_uuid(const char *s, size_t len);
 
 /* Boolean: exactly "true" or "false" (RFC 8259 section 3).  True if it is. */
 extern bool parse_boolean(const char *s, size_t len, bool *value);

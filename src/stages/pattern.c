@@ -14,8 +14,11 @@
 #include "mb/pg_wchar.h"
 #include "stages/form.h"
 #include "utils/memutils.h"
+#include "words/letters.h"
 
 static char *translate(const char *pattern, const char **fault);
+static const char *append_property(StringInfo out, const char *p, bool in_brackets,
+								   const char **fault);
 static void free_pattern(void *pattern);
 
 /*
@@ -69,7 +72,7 @@ pattern_compile(const char *text, const char **fault, const char **hint)
 /*
  * ECMA-262's notation where ours has another one, outside brackets: \b and \B
  * (word boundary) are \y and \Y, \xHH takes two digits, "." is any character
- * but a line end.  What would mean something else in ours is refused.
+ * but a line end, \p{L} is written out.  What would mean something else in ours is refused.
  */
 static char *
 translate(const char *pattern, const char **fault)
@@ -88,7 +91,13 @@ translate(const char *pattern, const char **fault)
 				*fault = psprintf("the pattern has \"\\%c\", which JSON Schema does not know", *p);
 				return NULL;
 			}
-			if (!in_brackets && *p == 'b')
+			if (*p == 'p' || *p == 'P')
+			{
+				p = append_property(&out, p, in_brackets, fault);
+				if (p == NULL)
+					return NULL;
+			}
+			else if (!in_brackets && *p == 'b')
 				appendStringInfoString(&out, "\\y");
 			else if (!in_brackets && *p == 'B')
 				appendStringInfoString(&out, "\\Y");
@@ -137,6 +146,38 @@ translate(const char *pattern, const char **fault)
 			appendStringInfoChar(&out, *p);
 	}
 	return out.data;
+}
+
+/*
+ * \p{...} or \P{...}; p is at its letter, and what is returned at its end.  Of
+ * all properties, letters are the one that names and free texts need.
+ */
+static const char *
+append_property(StringInfo out, const char *p, bool in_brackets, const char **fault)
+{
+	bool		not = *p == 'P';
+	const char *name = p + 1;
+	const char *end = *name == '{' ? strchr(name, '}') : NULL;
+	int			len = end ? (int) (end - name) + 1 : 0;
+
+	if (!(len == 3 && memcmp(name, "{L}", 3) == 0) &&
+		!(len == 8 && memcmp(name, "{Letter}", 8) == 0))
+	{
+		*fault = "the pattern has a Unicode property other than \\p{L}, or not written so";
+		return NULL;
+	}
+	if (not && in_brackets)
+	{
+		*fault = "the pattern has \\P within brackets, which our engine cannot express";
+		return NULL;
+	}
+	if (!in_brackets)
+		appendStringInfoString(out, not ? "[^" : "[");
+	for (int i = 0; i < (int) lengthof(letters); i++)
+		appendStringInfo(out, "\\U%08X-\\U%08X", letters[i].first, letters[i].last);
+	if (!in_brackets)
+		appendStringInfoChar(out, ']');
+	return end;
 }
 
 static void

@@ -6,12 +6,16 @@
  * the wrong type is reported as that alone.  An answer that de-identification
  * took out counts as given, and is not judged further: set_deid() says so
  * when the rule is made.
+ *
+ * What an item's or group's schema says beyond plain keywords is judged by the
+ * walker, after these.  Functions about one value serve both.
  */
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "stages/parse.h"
+#include "stages/schema.h"
 #include "stages/stages.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -20,17 +24,12 @@
 
 static void validate_group(const FormNode *group, Response *response);
 static void validate_node(const FormNode *node, Response *response);
-static bool type_holds(const FormNode *node, const Value *value);
 static void validate_number(const FormNode *node, const Value *value,
 							Response *response);
 static void validate_text(const FormNode *node, Value *value,
 						  Response *response);
-static bool limit_holds(Keyword keyword, const Value *value,
-						const Value *limit);
 static void validate_pattern(const FormNode *node, const Value *value,
 							 Response *response);
-static bool format_holds(const FormNode *node, Value *value);
-static bool equal_values(const Value *a, const Value *b);
 static void report(const FormNode *node, Keyword keyword, Response *response);
 
 /* Judges response->values; the findings say what does not hold. */
@@ -41,6 +40,8 @@ validate(const CompiledForm *form, Response *response)
 	if (form->questionnaire != NULL)
 		return;
 	validate_group(form->root, response);
+	if (form->root->schema != NULL)
+		schema_judge(form->root, response);
 }
 
 static void
@@ -101,9 +102,12 @@ validate_node(const FormNode *node, Response *response)
 		default:
 			break;
 	}
+	if (node->schema != NULL)
+		schema_judge(node, response);
 }
 
-static bool
+/* Is the value of one of the node's types? */
+bool
 type_holds(const FormNode *node, const Value *value)
 {
 	uint16		bits = 0;
@@ -152,7 +156,8 @@ validate_number(const FormNode *node, const Value *value, Response *response)
 	}
 }
 
-static bool
+/* Both must be numbers. */
+bool
 limit_holds(Keyword keyword, const Value *value, const Value *limit)
 {
 	int			order;
@@ -179,67 +184,81 @@ limit_holds(Keyword keyword, const Value *value, const Value *limit)
 static void
 validate_text(const FormNode *node, Value *value, Response *response)
 {
-	if (node->has & ((1 << KEYWORD_MIN_LENGTH) | (1 << KEYWORD_MAX_LENGTH)))
+	for (Keyword keyword = KEYWORD_MIN_LENGTH; keyword <= KEYWORD_MAX_LENGTH; keyword++)
 	{
-		bool		has_min = (node->has & (1 << KEYWORD_MIN_LENGTH)) != 0;
-		bool		has_max = (node->has & (1 << KEYWORD_MAX_LENGTH)) != 0;
-
-		/*
-		 * A character has one to four bytes: count only where bytes do not
-		 * decide.
-		 */
-		if ((has_max && value->len > node->max_length) ||
-			(has_min && value->len / 4 < node->min_length))
-		{
-			int64		length = (int64) utf8_length(value->data, value->len);
-
-			if (has_min && length < node->min_length)
-				report(node, KEYWORD_MIN_LENGTH, response);
-			if (has_max && length > node->max_length)
-				report(node, KEYWORD_MAX_LENGTH, response);
-		}
+		if ((node->has & (1 << keyword)) && !length_holds(node, keyword, value))
+			report(node, keyword, response);
 	}
 	if (node->pattern != NULL)
 		validate_pattern(node, value, response);
-	if (node->format != FORMAT_NONE && !format_holds(node, value))
+	if (node->format != FORMAT_NONE && !format_holds(node->format, value))
 		report(node, KEYWORD_FORMAT, response);
 }
 
 /*
- * A pattern is searched for, not anchored (JSON Schema, section 6.3.3).  The
- * engine may give up on a text: then nothing is known of it, and it does not
- * pass.
+ * A character has one to four bytes: they are counted only where the bytes do
+ * not decide.
  */
+bool
+length_holds(const FormNode *node, Keyword keyword, const Value *value)
+{
+	if (keyword == KEYWORD_MIN_LENGTH)
+		return value->len / 4 >= node->min_length ||
+			(int64) utf8_length(value->data, value->len) >= node->min_length;
+	return value->len <= node->max_length ||
+		(int64) utf8_length(value->data, value->len) <= node->max_length;
+}
+
+/* The engine may give up on a text: then nothing is known of it, and it does not pass. */
 static void
 validate_pattern(const FormNode *node, const Value *value, Response *response)
 {
-	pg_wchar   *wide = palloc(((Size) value->len + 1) * sizeof(pg_wchar));
-	int			wide_len = pg_mb2wchar_with_len(value->data, wide, value->len);
-	int			code = pg_regexec(node->pattern, wide, wide_len, 0, NULL, 0,
-								  NULL, 0);
-
-	pfree(wide);
-	if (code == REG_OKAY)
-		return;
-	if (code == REG_NOMATCH)
+	switch (pattern_matches(node->pattern, value->data, value->len))
 	{
-		report(node, KEYWORD_PATTERN, response);
-		return;
+		case REG_OKAY:
+			break;
+		case REG_NOMATCH:
+			report(node, KEYWORD_PATTERN, response);
+			break;
+		default:
+			finding_add(response->findings, FINDING_NOT_EVALUATED, SEVERITY_ERROR,
+						node->pointer, keyword_name[KEYWORD_PATTERN],
+						"the pattern could not be evaluated for this text");
 	}
-	CHECK_FOR_INTERRUPTS();
-	finding_add(response->findings, FINDING_NOT_EVALUATED, SEVERITY_ERROR,
-				node->pointer, keyword_name[KEYWORD_PATTERN],
-				"the pattern could not be evaluated for this text");
 }
 
-/* Reads the text by its format, and keeps what was read for the sink. */
-static bool
-format_holds(const FormNode *node, Value *value)
+/*
+ * REG_OKAY, REG_NOMATCH, or why the engine gave up.  A pattern is searched for,
+ * not anchored (JSON Schema, section 6.3.3).
+ */
+int
+pattern_matches(regex_t *pattern, const char *text, int len)
+{
+	pg_wchar   *wide = MemoryContextAllocHuge(CurrentMemoryContext,
+											  ((Size) len + 1) * sizeof(pg_wchar));
+	int			wide_len = pg_mb2wchar_with_len(text, wide, len);
+	int			code = pg_regexec(pattern, wide, wide_len, 0, NULL, 0, NULL, 0);
+
+	pfree(wide);
+	/* a cancel may be why */
+	if (code != REG_OKAY && code != REG_NOMATCH)
+		CHECK_FOR_INTERRUPTS();
+	return code;
+}
+
+/*
+ * Reads the text by its format, and keeps what was read for the sink.  A time
+ * finer than microseconds is a good one, but no SQL type holds it: it stays a
+ * text.
+ */
+bool
+format_holds(Format format, Value *value)
 {
 	ParsedDate	date;
 	ParsedTime	time;
+	ParseResult result;
 
-	switch (node->format)
+	switch (format)
 	{
 		case FORMAT_DATE:
 			if (parse_date(value->data, value->len, &date) != PARSE_OK)
@@ -247,20 +266,32 @@ format_holds(const FormNode *node, Value *value)
 			value->number = date2j(date.year, date.month, date.day) - POSTGRES_EPOCH_JDATE;
 			break;
 		case FORMAT_TIME:
-			if (parse_time(value->data, value->len, &time) != PARSE_OK)
-				return false;
+			result = parse_time(value->data, value->len, &time);
+			if (result != PARSE_OK)
+				return result == PARSE_INEXACT;
 			value->number = ((time.hour * INT64CONST(60) + time.minute) * 60 +
 							 time.second) * USECS_PER_SEC + time.micros;
 			value->zone = -time.offset_seconds;
 			break;
 		case FORMAT_DATE_TIME:
-			if (parse_date_time(value->data, value->len, &date, &time) != PARSE_OK)
-				return false;
+			result = parse_date_time(value->data, value->len, &date, &time);
+			if (result != PARSE_OK)
+				return result == PARSE_INEXACT;
 			value->number = (date2j(date.year, date.month, date.day) -
 							 POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
 				((time.hour * INT64CONST(60) + time.minute) * 60 +
 				 time.second - time.offset_seconds) * USECS_PER_SEC + time.micros;
 			break;
+		case FORMAT_DURATION:
+			return parse_duration(value->data, value->len);
+		case FORMAT_EMAIL:
+			return parse_email(value->data, value->len);
+		case FORMAT_IPV4:
+			return parse_ipv4(value->data, value->len);
+		case FORMAT_IPV6:
+			return parse_ipv6(value->data, value->len);
+		case FORMAT_UUID:
+			return parse_uuid(value->data, value->len);
 		case FORMAT_NONE:
 			return true;
 	}
@@ -269,7 +300,7 @@ format_holds(const FormNode *node, Value *value)
 }
 
 /* Equality as JSON Schema has it: 1 and 1.0 are the same number. */
-static bool
+bool
 equal_values(const Value *a, const Value *b)
 {
 	if ((a->kind == VALUE_INTEGER || a->kind == VALUE_NUMERIC) &&

@@ -56,7 +56,12 @@ typedef enum Format
 	FORMAT_NONE = 0,
 	FORMAT_DATE,
 	FORMAT_TIME,
-	FORMAT_DATE_TIME
+	FORMAT_DATE_TIME,
+	FORMAT_DURATION,
+	FORMAT_EMAIL,
+	FORMAT_IPV4,
+	FORMAT_IPV6,
+	FORMAT_UUID
 } Format;
 
 typedef enum DeidMethod
@@ -99,6 +104,8 @@ typedef struct FormNode
 
 	struct FormNode **children; /* in jsonb's key order */
 	int			nchildren;
+	struct Schema *schema;		/* what else its schema says (words/schema.h),
+								 * or NULL: it is plain */
 } FormNode;
 
 /* Something of a definition that no rule was made of. */
@@ -120,6 +127,8 @@ typedef struct CompiledForm
 	int			nnormalised;
 	int		   *deidentified;	/* slots with a method other than keep */
 	int			ndeidentified;
+	bool		needs_payload;	/* rules ask for undeclared keys, too: slots
+								 * alone do not do for validate() */
 	struct Questionnaire *questionnaire;	/* of FHIR; NULL: any other form */
 	FormNote   *notes;			/* what was not imported */
 	int			nnotes;

@@ -105,6 +105,9 @@ typedef struct Response
 
 	/* what the stages made of it, in the caller's memory context */
 	Value	   *values;			/* by slot of the form */
+	const void *root;			/* the payload's container, for rules about
+								 * keys that the form does not declare; NULL:
+								 * it stayed behind, see CompiledForm */
 	char		subject_key[SUBJECT_KEY_LENGTH + 1];
 	FindingList *findings;
 } Response;

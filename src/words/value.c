@@ -376,6 +376,9 @@ value_datum(const Value *value, Oid type, int32 typmod,
 					return NULL;
 				}
 			}
+			/* a time that was not read, or is finer than microseconds */
+			if (type == TIMESTAMPTZOID || type == TIMETZOID)
+				return "is not a time that the column can keep exactly";
 			return text_datum(value->data, value->len, type, typmod, datum);
 
 		case VALUE_ARRAY:

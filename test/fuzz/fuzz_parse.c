@@ -12,6 +12,7 @@
  */
 #include "stages/parse.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ static void check_numbers(const char *s, size_t len);
 static void check_date(const char *s, size_t len);
 static void check_time(const char *s, size_t len);
 static void check_date_time(const char *s, size_t len);
+static void check_formats(const char *s, size_t len);
 static void check_boolean(const char *s, size_t len);
 static void check_trim(const char *s, size_t len);
 static void check_width(const char *s, size_t len);
@@ -54,6 +56,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_date(s, size);
 	check_time(s, size);
 	check_date_time(s, size);
+	check_formats(s, size);
 	check_boolean(s, size);
 	check_trim(s, size);
 	check_width(s, size);
@@ -253,6 +256,8 @@ check_date_time(const char *s, size_t len)
 		MUST(result == PARSE_SYNTAX);
 	else if (date_result == PARSE_RANGE || time_result == PARSE_RANGE)
 		MUST(result == PARSE_RANGE);
+	else if (time_result == PARSE_INEXACT)
+		MUST(result == PARSE_INEXACT || result == PARSE_RANGE);
 	else
 	{
 		struct tm	tm = {0};
@@ -276,6 +281,25 @@ check_date_time(const char *s, size_t len)
 			MUST(same_time(&t, &time));
 		}
 	}
+}
+
+/* The C library knows addresses; it reads a text up to its NUL. */
+static void
+check_formats(const char *s, size_t len)
+{
+	unsigned char address[16];
+	char	   *text = copy_with_nul(s, len);
+	bool		whole = strlen(text) == len;
+
+	MUST(parse_ipv4(s, len) == (whole && inet_pton(AF_INET, text, address) == 1));
+	MUST(parse_ipv6(s, len) == (whole && inet_pton(AF_INET6, text, address) == 1));
+	if (parse_uuid(s, len))
+		MUST(len == 36 && strspn(text, "0123456789abcdefABCDEF-") == len);
+	if (parse_duration(s, len))
+		MUST(len >= 3 && text[0] == 'P' && strspn(text, "P0123456789YMWDTHS") == len);
+	if (parse_email(s, len))
+		MUST(len <= 64 + 1 + 255 && whole && memchr(s, '@', len) != NULL);
+	free(text);
 }
 
 static void

@@ -26,6 +26,7 @@ static void test_time(void);
 static void test_time_sweep(void);
 static void test_leap_second_sweep(void);
 static void test_date_time(void);
+static void test_formats(void);
 static void test_boolean(void);
 static void test_trim(void);
 static void test_trim_sweep(void);
@@ -49,6 +50,7 @@ main(void)
 	test_time_sweep();
 	test_leap_second_sweep();
 	test_date_time();
+	test_formats();
 	test_boolean();
 	test_trim();
 	test_trim_sweep();
@@ -654,10 +656,10 @@ static const struct
 	{TEXT("12:34:56.123456000000000000Z"), {12, 34, 56, 123456, true, 0}},
 	{TEXT("12:34:56." REPEAT1000("0") "+01:00"), {12, 34, 56, 0, true, 3600}},
 	{TEXT("12:34:56.5+01:00"), {12, 34, 56, 500000, true, 3600}},
-	{TEXT("12:34:56.1234567Z"), {0}, PARSE_RANGE},
-	{TEXT("12:34:56.0000001Z"), {0}, PARSE_RANGE},
-	{TEXT("12:34:56.00000000000000000000000000001Z"), {0}, PARSE_RANGE},
-	{TEXT("12:34:56.999999999999999Z"), {0}, PARSE_RANGE},
+	{TEXT("12:34:56.1234567Z"), {0}, PARSE_INEXACT},
+	{TEXT("12:34:56.0000001Z"), {0}, PARSE_INEXACT},
+	{TEXT("12:34:56.00000000000000000000000000001Z"), {0}, PARSE_INEXACT},
+	{TEXT("12:34:56.999999999999999Z"), {0}, PARSE_INEXACT},
 
 	/* leap seconds */
 	{TEXT("23:59:60Z"), {23, 59, 60, 0, true, 0}},
@@ -897,7 +899,12 @@ static const struct
 	{TEXT("2026-01-31T15:60:00Z"), {0}, {0}, PARSE_RANGE},
 	{TEXT("2026-01-31T15:59:59-24:00"), {0}, {0}, PARSE_RANGE},
 	{TEXT("2026-01-31T10:00:00+10:60"), {0}, {0}, PARSE_RANGE},
-	{TEXT("2026-01-31T10:00:00.1234567Z"), {0}, {0}, PARSE_RANGE},
+	{TEXT("2026-01-31T10:00:00.1234567Z"), {0}, {0}, PARSE_INEXACT},
+	/* no such time, however fine */
+	{TEXT("2026-01-31T24:00:00.1234567Z"), {0}, {0}, PARSE_RANGE},
+	{TEXT("2026-02-30T10:00:00.1234567Z"), {0}, {0}, PARSE_RANGE},
+	{TEXT("2026-01-30T23:59:60.1234567Z"), {0}, {0}, PARSE_RANGE},
+	{TEXT("2026-01-31T23:59:60.1234567Z"), {0}, {0}, PARSE_INEXACT},
 	{TEXT("2026-02-30T24:00:00Z"), {0}, {0}, PARSE_RANGE},
 
 	{TEXT(""), {0}, {0}, PARSE_SYNTAX},
@@ -948,6 +955,107 @@ test_date_time(void)
 		CHECK(result == date_times[i].result, s, len);
 		CHECK(memcmp(&d, &date_times[i].d, sizeof(d)) == 0, s, len);
 		CHECK(same_time(&t, &date_times[i].t), s, len);
+		free(s);
+	}
+}
+
+/* ---------- durations, addresses, identifiers ---------- */
+
+static const struct
+{
+	bool		(*parse) (const char *s, size_t len);
+	const char *s;
+	size_t		len;
+	bool		taken;
+}			formats[] = {
+	{parse_duration, TEXT("P1Y2M3DT4H5M6S"), true},
+	{parse_duration, TEXT("P4W"), true},
+	{parse_duration, TEXT("PT36H"), true},
+	{parse_duration, TEXT("P1D"), true},
+	{parse_duration, TEXT("P1Y2D"), false},
+	{parse_duration, TEXT("PT1H2S"), false},
+	{parse_duration, TEXT("P"), false},
+	{parse_duration, TEXT("PT"), false},
+	{parse_duration, TEXT("P1DT"), false},
+	{parse_duration, TEXT("P1W1D"), false},
+	{parse_duration, TEXT("P1"), false},
+	{parse_duration, TEXT("PT1D"), false},
+	{parse_duration, TEXT("P1H"), false},
+	{parse_duration, TEXT("P-1D"), false},
+	{parse_duration, TEXT("PT0.5S"), false},
+	{parse_duration, TEXT("p1d"), false},
+	{parse_duration, TEXT("P2D1Y"), false},
+	{parse_duration, TEXT(""), false},
+
+	{parse_email, TEXT("a@b"), true},
+	{parse_email, TEXT("o'neil+x@ward-3.example"), true},
+	{parse_email, TEXT("\"a b\\\"c\"@b.c"), true},
+	{parse_email, TEXT("a@[192.0.2.1]"), true},
+	{parse_email, TEXT("a@[ipv6:2001:db8::1]"), true},
+	{parse_email, TEXT("a@[IPv6:]"), false},
+	{parse_email, TEXT("a@[x]"), false},
+	{parse_email, TEXT("a@"), false},
+	{parse_email, TEXT("@b"), false},
+	{parse_email, TEXT("a"), false},
+	{parse_email, TEXT("a.@b"), false},
+	{parse_email, TEXT("a..b@c"), false},
+	{parse_email, TEXT("a@b..c"), false},
+	{parse_email, TEXT("a@b."), false},
+	{parse_email, TEXT("a@-b"), false},
+	{parse_email, TEXT("a@b-.c"), false},
+	{parse_email, TEXT("a@b c"), false},
+	{parse_email, TEXT("a\0@b"), false},
+	{parse_email, TEXT("\"a\\"), false},
+	{parse_email, TEXT("\"a\"b@c"), false},
+	{parse_email, TEXT("\xC3\xA4@b.c"), false},
+
+	{parse_ipv4, TEXT("0.0.0.0"), true},
+	{parse_ipv4, TEXT("255.255.255.255"), true},
+	{parse_ipv4, TEXT("256.0.0.1"), false},
+	{parse_ipv4, TEXT("01.0.0.1"), false},
+	{parse_ipv4, TEXT("1.2.3"), false},
+	{parse_ipv4, TEXT("1.2.3."), false},
+	{parse_ipv4, TEXT("1.2.3.4.5"), false},
+	{parse_ipv4, TEXT("1.2.3.4 "), false},
+	{parse_ipv4, TEXT("1.2.3.1000"), false},
+
+	{parse_ipv6, TEXT("::"), true},
+	{parse_ipv6, TEXT("::1"), true},
+	{parse_ipv6, TEXT("1::"), true},
+	{parse_ipv6, TEXT("1:2:3:4:5:6:7:8"), true},
+	{parse_ipv6, TEXT("1:2:3:4:5:6:7::"), true},
+	{parse_ipv6, TEXT("::ffff:192.0.2.1"), true},
+	{parse_ipv6, TEXT("1:2:3:4:5:6:192.0.2.1"), true},
+	{parse_ipv6, TEXT("1:2:3:4:5:6:7"), false},
+	{parse_ipv6, TEXT("1:2:3:4:5:6:7:8:9"), false},
+	{parse_ipv6, TEXT("1:2:3:4::5:6:7:8"), false},
+	{parse_ipv6, TEXT("1::2::3"), false},
+	{parse_ipv6, TEXT(":::"), false},
+	{parse_ipv6, TEXT(":1"), false},
+	{parse_ipv6, TEXT("1:"), false},
+	{parse_ipv6, TEXT("12345::"), false},
+	{parse_ipv6, TEXT("::g"), false},
+	{parse_ipv6, TEXT("fe80::1%eth0"), false},
+	{parse_ipv6, TEXT("1.2.3.4"), false},
+	{parse_ipv6, TEXT("192.0.2.1::"), false},
+
+	{parse_uuid, TEXT("2eb8aa08-aa98-11ea-b4aa-73b441d16380"), true},
+	{parse_uuid, TEXT("2EB8AA08-AA98-11EA-B4AA-73B441D16380"), true},
+	{parse_uuid, TEXT("2eb8aa08aa98-11ea-b4aa-73b441d16380-"), false},
+	{parse_uuid, TEXT("2eb8aa08-aa98-11ea-b4aa-73b441d1638"), false},
+	{parse_uuid, TEXT("{eb8aa08-aa98-11ea-b4aa-73b441d16380}"), false},
+	{parse_uuid, TEXT("2eb8aa08-aa98-11ea-b4aa-73b441d1638g"), false},
+};
+
+static void
+test_formats(void)
+{
+	for (size_t i = 0; i < LENGTH(formats); i++)
+	{
+		size_t		len = formats[i].len;
+		char	   *s = unit_exact_copy(formats[i].s, len);
+
+		CHECK(formats[i].parse(s, len) == formats[i].taken, s, len);
 		free(s);
 	}
 }
