@@ -27,7 +27,8 @@ form_overlay(CompiledForm *form, const char *place, int severity)
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		FormNode   *node = form->nodes[i];
-		char	   *here = place_in_definition(node);
+		/* a questionnaire's rule is an item's: its location, and the rule */
+		const char *here = form->questionnaire ? node->pointer : place_in_definition(node);
 		size_t		len = strlen(here);
 
 		for (int k = 0; k < KEYWORD_COUNT; k++)
@@ -36,7 +37,7 @@ form_overlay(CompiledForm *form, const char *place, int severity)
 
 			if ((node->has & (1 << k)) == 0)
 				continue;
-			if (k == KEYWORD_REQUIRED)
+			if (k == KEYWORD_REQUIRED && form->questionnaire == NULL)
 			{
 				const char *list = place_of_required(node);
 				size_t		list_len = strlen(list);

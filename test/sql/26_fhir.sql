@@ -338,6 +338,14 @@ SELECT * FROM probe.last;
 SELECT * FROM who \gdesc
 SELECT born, note FROM who;
 
+-- a severity laid over: required, by the item's location; other rules of a questionnaire have their own
+SELECT epro_etl.set_severity('t26 all', '/i/required', 'warning');
+SELECT * FROM epro_etl.validate('t26 all', '{"b": true, "kg": 70}');
+SELECT epro_etl.set_severity('t26 all', '/required', 'warning');
+SELECT epro_etl.set_severity('t26 all', '/c/answerOption', 'warning');
+SELECT epro_etl.set_severity('t26 all', '/i/required', NULL);
+SELECT * FROM epro_etl.validate('t26 all', '{"b": true, "kg": 70}');
+
 -- hostile ones: findings, and the server goes on
 SELECT setval('staged', 9500);
 INSERT INTO staging SELECT nextval('staged'), 'ST01', 't26 all', 'P-1', NULL, '2026-03-01', jsonb_build_object('resourceType', 'QuestionnaireResponse', 'status', 'completed', 'item', p)
