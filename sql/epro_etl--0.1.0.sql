@@ -268,6 +268,12 @@ CREATE FUNCTION epro_etl.form_items(form text, OUT name text, OUT location text,
     AS 'MODULE_PATHNAME', 'epro_etl_form_items';
 COMMENT ON FUNCTION epro_etl.form_items(text) IS 'The items of the current version of a form: name, JSON Pointer, SQL type, whether required, de-identification method';
 
+CREATE FUNCTION epro_etl.form_not_imported(form text, OUT location text, OUT construct text, OUT reason text) RETURNS SETOF record
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_form_not_imported';
+COMMENT ON FUNCTION epro_etl.form_not_imported(text) IS
+    'What of the current version of a form no rule was made of: JSON Pointer of the item (empty: the form), construct as its standard calls it, reason';
+
 CREATE FUNCTION epro_etl.form_rules(form text, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
     RETURNS SETOF record
     LANGUAGE c STABLE STRICT
@@ -560,6 +566,7 @@ DECLARE
     current epro_etl.form;
     given text := register_form.version;
     pipe text;
+    lost text;
 BEGIN
     IF register_form.name IS NULL OR register_form.definition IS NULL THEN
         RAISE EXCEPTION 'name and definition must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -583,6 +590,12 @@ BEGIN
     END IF;
     INSERT INTO epro_etl.form (name, version, definition) VALUES (register_form.name, given, register_form.definition);
     PERFORM epro_etl.compile_form(register_form.name);
+    SELECT string_agg(DISTINCT format('%s at "%s" (%s)', n.construct, n.location, n.reason), '; ') INTO lost
+        FROM epro_etl.form_not_imported(register_form.name) n;
+    IF lost IS NOT NULL THEN
+        RAISE NOTICE 'not imported from the definition of form "%": %', register_form.name, lost
+            USING DETAIL = 'No rule was made of these.', HINT = 'State what matters as an edit check with epro_etl.add_edit_check().';
+    END IF;
     FOR pipe IN SELECT p.name FROM epro_etl.pipeline p
                 WHERE EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = register_form.name)
                 ORDER BY p.name LOOP
@@ -598,7 +611,7 @@ BEGIN
     RETURN given;
 END $$;
 COMMENT ON FUNCTION epro_etl.register_form(text, jsonb, text) IS
-    'Registers a JSON Schema (2020-12) as a form''s new current version and returns the version; an unsupported keyword is refused with its JSON Pointer';
+    'Registers a JSON Schema (2020-12), or a FHIR Questionnaire (R4), as a form''s new current version and returns the version; an unsupported keyword is refused with its JSON Pointer';
 
 CREATE FUNCTION epro_etl.add_edit_check(form text, check_name text, expression text, severity text DEFAULT 'error',
                                         condition text DEFAULT NULL, message text DEFAULT NULL) RETURNS void

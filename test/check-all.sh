@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema pilot odm tap)
+all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap)
 passed=0
 failed=0
 skipped=0
@@ -377,6 +377,21 @@ suite_odm()
 	logged odm as_server_user bash "$TREE/test/conformance/odm.sh"
 	stop odm
 	count_closing odm
+}
+
+# Questionnaires and responses that other validators have judged: not part of
+# the repository either.
+suite_fhir()
+{
+	if [ ! -d "$WORK/shared/data/fhir-questionnaire" ]; then
+		skip fhir "there is no ../shared/data/fhir-questionnaire beside the checkout"
+		return
+	fi
+	needs_build fhir || return 0
+	start fhir 'fsync = off' || return 0
+	logged fhir as_server_user bash "$TREE/test/conformance/fhir.sh"
+	stop fhir
+	count_closing fhir
 }
 
 # The environment is the one that PGXS's prove_installcheck makes, for every

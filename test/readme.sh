@@ -2,8 +2,8 @@
 # The pages' examples against what really ran: every ```sql block of README.md
 # must stand, line for line, in expected/tour.out, every one of doc/context.md in
 # expected/tour_context.out, those of doc/checks.md and doc/scores.md in
-# expected/tour_checks.out, and those of doc/odm.md in expected/tour_odm.out,
-# which pg_regress holds against the server; but for blanks at a line's end. Prints a line a block and "readme: N
+# expected/tour_checks.out, those of doc/odm.md in expected/tour_odm.out,
+# and those of doc/fhir.md in expected/tour_fhir.out, which pg_regress holds against the server; but for blanks at a line's end. Prints a line a block and "readme: N
 # passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,4 +28,4 @@ awk '
       exit (failed > 0 || passed == 0)
   }' expected/tour.out README.md expected/tour_context.out doc/context.md \
   expected/tour_checks.out doc/checks.md expected/tour_checks.out doc/scores.md \
-  expected/tour_odm.out doc/odm.md
+  expected/tour_odm.out doc/odm.md expected/tour_fhir.out doc/fhir.md

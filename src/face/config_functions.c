@@ -17,6 +17,7 @@
 
 PG_FUNCTION_INFO_V1(epro_etl_compile_form);
 PG_FUNCTION_INFO_V1(epro_etl_form_items);
+PG_FUNCTION_INFO_V1(epro_etl_form_not_imported);
 PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
 PG_FUNCTION_INFO_V1(epro_etl_form_rules);
 PG_FUNCTION_INFO_V1(epro_etl_validate);
@@ -65,6 +66,28 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
 		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
 		values[4] = CStringGetTextDatum(deid_method_name[node->deid]);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* form_not_imported(form): a row for each thing that no rule was made of. */
+Datum
+epro_etl_form_not_imported(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompiledForm *form;
+
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
+	for (int i = 0; i < form->nnotes; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3] = {false};
+
+		values[0] = CStringGetTextDatum(form->notes[i].location);
+		values[1] = CStringGetTextDatum(form->notes[i].construct);
+		values[2] = CStringGetTextDatum(form->notes[i].reason);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -138,6 +161,13 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 		if (node->schema != NULL)
 			put_rule(rsinfo, "validate", node, "schema", severity_name(SEVERITY_ERROR),
 					 "what else its schema says");
+	}
+	for (int i = 0; i < form->nnotes; i++)
+	{
+		FormNode	place = {0};
+
+		place.pointer = form->notes[i].location;
+		put_rule(rsinfo, "not imported", &place, form->notes[i].construct, NULL, form->notes[i].reason);
 	}
 	if (form->root->schema != NULL)
 		put_rule(rsinfo, "validate", form->root, "schema", severity_name(SEVERITY_ERROR),

@@ -15,6 +15,7 @@
 
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "stages/fhir.h"
 #include "stages/parse.h"
 #include "stages/stages.h"
 #include "utils/builtins.h"
@@ -88,6 +89,8 @@ decode(const CompiledForm *form, Response *response)
 	}
 
 	response->root = &payload->root;
+	if (form->questionnaire != NULL)
+		return questionnaire_read(form, &payload->root, response);
 	decode_object(form->root, &payload->root, response->values);
 	return true;
 }

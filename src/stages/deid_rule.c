@@ -89,7 +89,7 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 	}
 	else if (strcmp(method, "generalize") == 0)
 	{
-		if (!to_age || node->type != ITEM_DATE)
+		if (!to_age || (node->type != ITEM_DATE && node->type != ITEM_PARTIAL_DATE))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("method \"generalize\" makes an age of a date: item \"%s\" must be of format date, and the parameters must say so",

@@ -24,6 +24,7 @@
 #include "utils/date.h"
 #include "utils/memutils.h"
 #include "words/errors.h"
+#include "stages/fhir.h"
 #include "stages/form.h"
 #include "stages/schema.h"
 
@@ -148,6 +149,12 @@ form_compile(const char *name, const char *version, Jsonb *definition)
 	root->name = "";
 	root->pointer = "";
 	root->slot = -1;
+	if (questionnaire_is(&definition->root))
+	{
+		questionnaire_compile(form, &definition->root);
+		form_collect_slots(form);
+		return form;
+	}
 	place.node = root;
 	place.container = &definition->root;
 	place.compiler = schema_compiler(place.container);

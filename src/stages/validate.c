@@ -36,6 +36,9 @@ static void report(const FormNode *node, Keyword keyword, Response *response);
 void
 validate(const CompiledForm *form, Response *response)
 {
+	/* a questionnaire's rules need the response as it came: decode has judged them */
+	if (form->questionnaire != NULL)
+		return;
 	validate_group(form->root, response);
 	if (form->root->schema != NULL)
 		schema_judge(form->root, response);

@@ -108,6 +108,14 @@ typedef struct FormNode
 								 * or NULL: it is plain */
 } FormNode;
 
+/* Something of a definition that no rule was made of. */
+typedef struct FormNote
+{
+	const char *location;		/* JSON Pointer of the item; "": the form */
+	const char *construct;		/* as its standard calls it */
+	const char *reason;
+} FormNote;
+
 typedef struct CompiledForm
 {
 	const char *name;
@@ -121,6 +129,9 @@ typedef struct CompiledForm
 	int			ndeidentified;
 	bool		needs_payload;	/* rules ask for undeclared keys, too: slots
 								 * alone do not do for validate() */
+	struct Questionnaire *questionnaire;	/* of FHIR; NULL: any other form */
+	FormNote   *notes;			/* what was not imported */
+	int			nnotes;
 } CompiledForm;
 
 extern const char *const keyword_name[KEYWORD_COUNT];

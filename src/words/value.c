@@ -250,6 +250,11 @@ item_type_oid(ItemType type, bool fits_int4)
 			return TIMETZOID;
 		case ITEM_TIMESTAMP:
 			return TIMESTAMPTZOID;
+		case ITEM_LOCAL_TIME:
+			return TIMEOID;
+		case ITEM_PARTIAL_DATE:
+		case ITEM_PARTIAL_TIMESTAMP:
+			return TEXTOID;
 		case ITEM_JSON:
 			break;
 	}
@@ -279,11 +284,15 @@ item_type_loads(ItemType type, Oid column_type)
 		case ITEM_TEXT:
 			return category == TYPCATEGORY_ENUM || base == UUIDOID;
 		case ITEM_DATE:
+		case ITEM_PARTIAL_DATE:
 			return base == DATEOID;
 		case ITEM_TIME:
 			return base == TIMETZOID;
 		case ITEM_TIMESTAMP:
+		case ITEM_PARTIAL_TIMESTAMP:
 			return base == TIMESTAMPTZOID;
+		case ITEM_LOCAL_TIME:
+			return base == TIMEOID;
 		case ITEM_JSON:
 			return base == JSONBOID || base == JSONOID;
 	}
@@ -347,6 +356,11 @@ value_datum(const Value *value, Oid type, int32 typmod,
 				if (type == TIMESTAMPTZOID)
 				{
 					*datum = TimestampTzGetDatum(value->number);
+					return NULL;
+				}
+				if (type == TIMEOID)
+				{
+					*datum = TimeADTGetDatum((TimeADT) value->number);
 					return NULL;
 				}
 				if (type == TIMETZOID)
@@ -505,6 +519,7 @@ text_datum(const char *data, int len, Oid type, int32 typmod, Datum *datum)
 		case NUMERICOID:
 		case FLOAT8OID:
 		case DATEOID:
+		case TIMEOID:
 		case TIMETZOID:
 		case TIMESTAMPTZOID:
 			return "is not of the column's type";

@@ -35,7 +35,10 @@ typedef enum ItemType
 	ITEM_TEXT,
 	ITEM_DATE,
 	ITEM_TIME,
-	ITEM_TIMESTAMP
+	ITEM_TIMESTAMP,
+	ITEM_LOCAL_TIME,			/* a time of day without its zone */
+	ITEM_PARTIAL_DATE,			/* a text; a whole one fits a date column, too */
+	ITEM_PARTIAL_TIMESTAMP
 } ItemType;
 
 typedef struct Value

@@ -75,6 +75,7 @@ SELECT bag_eq($$
     ('reconcile(run_id bigint) -> SETOF record'),
     ('progress() -> SETOF record'),
     ('form_items(form text) -> SETOF record'),
+    ('form_not_imported(form text) -> SETOF record'),
     ('compile_form(form text) -> void'),
     ('compile_pipeline(pipeline text) -> void'),
     ('make_sink(pipeline text, form text, target text, shape text, schema name) -> regclass'),

@@ -1,0 +1,271 @@
+/*
+ * fhir.h
+ *		A FHIR Questionnaire (R4) as a form: what its files share.
+ *
+ * fhir_form.c compiles, fhir_decode.c reads a response into a tree of answers,
+ * fhir_judge.c judges that tree, fhir_value.c knows the data types.  The
+ * compiled questionnaire is immutable; a tree lives for one response.
+ */
+#ifndef EPRO_ETL_STAGES_FHIR_H
+#define EPRO_ETL_STAGES_FHIR_H
+
+#include "postgres.h"
+
+#include "utils/jsonb.h"
+#include "words/form.h"
+#include "words/response.h"
+
+/* The types that answer[x] can have. */
+typedef enum FhirKind
+{
+	FHIR_NONE = 0,
+	FHIR_BOOLEAN,
+	FHIR_DECIMAL,
+	FHIR_INTEGER,
+	FHIR_DATE,
+	FHIR_DATE_TIME,
+	FHIR_TIME,
+	FHIR_STRING,
+	FHIR_URI,
+	FHIR_ATTACHMENT,
+	FHIR_CODING,
+	FHIR_QUANTITY,
+	FHIR_REFERENCE
+} FhirKind;
+
+#define FHIR_KIND_COUNT (FHIR_REFERENCE + 1)
+#define FHIR_BIT(kind) (1 << (kind))
+
+/* One value of one of these types. */
+typedef struct FhirValue
+{
+	FhirKind	kind;
+	Value		value;			/* as the item's slot takes it; of a quantity the
+								 * number */
+	Span		code;			/* CODING, QUANTITY: code; REFERENCE: reference;
+								 * any other: the text */
+	Span		system;			/* CODING, QUANTITY */
+	Span		text;			/* CODING: display; QUANTITY: unit */
+	int64		low;			/* DATE, DATE_TIME, TIME: first microsecond, as
+								 * written, without regard to the zone */
+	int64		high;			/* and last: "2021" is a year */
+	bool		zoned;
+	int64		zone;			/* microseconds east of UTC */
+	const JsonbContainer *object;	/* CODING, QUANTITY, REFERENCE, ATTACHMENT */
+	int			object_len;
+} FhirValue;
+
+/* How two values stand to each other. */
+typedef enum FhirOrder
+{
+	FHIR_BEFORE,
+	FHIR_SAME,
+	FHIR_AFTER,
+	FHIR_OVERLAPS,				/* not precise enough to say */
+	FHIR_UNRELATED				/* of types or units that are not compared */
+} FhirOrder;
+
+/* An answer's truth: what is not known is neither. */
+typedef enum FhirTruth
+{
+	FHIR_NO = 0,
+	FHIR_YES,
+	FHIR_UNKNOWN
+} FhirTruth;
+
+/* One permitted answer, or one unit. */
+typedef struct FhirOption
+{
+	FhirKind	kind;
+	Span		code;
+	Span		system;			/* absent: of any system */
+	bool		exclusive;
+} FhirOption;
+
+typedef struct FhirCodes
+{
+	FhirOption *list;			/* sorted by kind, code and system */
+	int			n;
+	int			room;
+	bool		partial;		/* a part of it could not be resolved */
+} FhirCodes;
+
+typedef enum FhirOperator
+{
+	FHIR_EXISTS,
+	FHIR_EQUAL,
+	FHIR_NOT_EQUAL,
+	FHIR_GREATER,
+	FHIR_LESS,
+	FHIR_GREATER_EQUAL,
+	FHIR_LESS_EQUAL
+} FhirOperator;
+
+typedef struct FhirCondition
+{
+	int			question;		/* place in Questionnaire.items */
+	FhirOperator operator;
+	bool		exists;			/* of EXISTS: what is asked for */
+	FhirValue	answer;			/* of the others */
+} FhirCondition;
+
+typedef enum FhirType
+{
+	FHIR_GROUP,
+	FHIR_DISPLAY,
+	FHIR_QUESTION
+} FhirType;
+
+/* One item of the questionnaire, in the order of the definition. */
+typedef struct FhirItem
+{
+	const char *link_id;
+	int			len;
+	const char *pointer;		/* of its findings */
+	FhirType	type;
+	uint32		kinds;			/* FHIR_BIT of the types an answer may have */
+	bool		choice;			/* choice or open-choice */
+	bool		open;			/* an answer in words is welcome, too */
+	FormNode   *node;			/* NULL: no question */
+	bool		many;			/* it, or what it is in, repeats: an array */
+	bool		number_only;	/* a quantity of one declared unit */
+	bool		whole;			/* a Coding stays with its system */
+
+	int			parent;			/* place in Questionnaire.items; -1: none */
+	int			depth;			/* 0: at the top */
+	int			child_no;		/* which child of its parent */
+	int		   *children;		/* places in Questionnaire.items */
+	int			nchildren;
+
+	bool		required;
+	bool		repeats;
+	bool		expression;		/* enabled by an expression nobody evaluates */
+	FhirCondition *conditions;	/* enableWhen */
+	int			nconditions;
+	bool		any;			/* enableBehavior */
+
+	FhirCodes  *codes;			/* NULL: any answer */
+	const char *codes_rule;		/* answerOption or answerValueSet */
+	FhirCodes  *units;			/* NULL: any unit */
+	const char *units_rule;
+	FhirValue  *minimum;
+	FhirValue  *maximum;
+	const char *minimum_rule;
+	const char *maximum_rule;
+	int64		min_length;		/* -1: any; so are the four below */
+	int64		max_length;
+	int64		max_places;
+	int64		min_occurs;
+	int64		max_occurs;
+	regex_t    *pattern;
+	Span	   *mime_types;
+	int			nmime_types;
+	Numeric		max_size;		/* megabytes; NULL: any */
+	Span	   *targets;		/* referenceResource */
+	int			ntargets;
+
+	/* what findings say */
+	const char *type_says;
+	const char *minimum_says;
+	const char *maximum_says;
+	const char *min_length_says;
+	const char *max_length_says;
+	const char *max_places_says;
+	const char *min_occurs_says;
+	const char *max_occurs_says;
+} FhirItem;
+
+typedef struct Questionnaire
+{
+	Span		url;
+	Span		version;
+	FhirValue  *from;			/* effectivePeriod */
+	FhirValue  *until;
+	FhirItem   *items;
+	int			nitems;
+	int		   *sorted;			/* places in items, by linkId */
+	int		   *top;			/* those without a parent */
+	int			ntop;
+} Questionnaire;
+
+/*
+ * The tree of a response.  A scope is a place in which items stand: the
+ * response, a group, or the answer to a question that has items below it.
+ */
+typedef struct FhirScope
+{
+	int			item;			/* whose; -1: the response */
+	struct FhirInstance *owner;
+	struct FhirInstance **first;	/* by child_no */
+	struct FhirInstance **last;
+} FhirScope;
+
+typedef struct FhirAnswer
+{
+	FhirValue	value;			/* kind NONE: could not be read */
+	FhirScope  *scope;			/* NULL: nothing can stand below it */
+} FhirAnswer;
+
+typedef struct FhirInstance
+{
+	int			item;
+	int			order;			/* in the response */
+	FhirScope  *within;
+	struct FhirInstance *next;	/* of the same item in the same scope */
+	FhirAnswer *answers;
+	int			nanswers;
+	FhirScope  *scope;			/* of a group */
+	bool		filled;			/* it has an answer, or items */
+} FhirInstance;
+
+typedef struct FhirTree
+{
+	const CompiledForm *form;
+	const Questionnaire *questionnaire;
+	Response   *response;
+	FhirScope	top;
+	bool		complete;		/* the status says that nothing is missing */
+	int			ninstances;
+} FhirTree;
+
+/* An object's members or an array's elements, one after the other. */
+typedef struct JsonbWalk
+{
+	const JsonbContainer *container;
+	const char *base;
+	int			n;
+	int			at;
+	bool		is_object;
+	uint32		key;
+	uint32		value;
+} JsonbWalk;
+
+/* ---- fhir_form.c ---- */
+extern bool questionnaire_is(const JsonbContainer *definition);
+extern void questionnaire_compile(CompiledForm *form, JsonbContainer *definition);
+
+/* ---- fhir_decode.c ---- */
+extern bool questionnaire_read(const CompiledForm *form, const JsonbContainer *payload,
+							   Response *response);
+
+/* ---- fhir_judge.c ---- */
+extern void tree_judge(FhirTree *tree);
+
+/* ---- fhir_value.c ---- */
+extern const char *const fhir_kind_name[FHIR_KIND_COUNT];
+extern FhirKind kind_of_member(Span member, const char *prefix);
+extern const char *kind_read(FhirKind kind, const JsonbValue *json, FhirValue *value);
+extern FhirOrder values_order(const FhirValue *a, const FhirValue *b);
+extern bool codes_have(const FhirCodes *codes, const FhirOption *option, const FhirOption **found);
+extern const FhirOption *codes_find(const FhirCodes *codes, FhirKind kind, Span code);
+extern int	options_compare(const void *a, const void *b);
+extern int	questionnaire_find(const Questionnaire *questionnaire, Span link_id);
+extern bool span_is(Span span, const char *text);
+extern bool spans_equal(Span a, Span b);
+extern void walk_begin(JsonbWalk *walk, const JsonbContainer *container);
+extern bool walk_next(JsonbWalk *walk, Span *key, JsonbValue *value);
+extern bool object_get(const JsonbContainer *object, const char *key, JsonbValue *value);
+extern Span object_text(const JsonbContainer *object, const char *key);
+extern const JsonbContainer *object_array(const JsonbContainer *object, const char *key);
+
+#endif							/* EPRO_ETL_STAGES_FHIR_H */
