@@ -162,6 +162,13 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 			put_rule(rsinfo, "validate", node, "schema", severity_name(SEVERITY_ERROR),
 					 "what else its schema says");
 	}
+	for (int i = 0; i < form->nnotes; i++)
+	{
+		FormNode	place = {0};
+
+		place.pointer = form->notes[i].location;
+		put_rule(rsinfo, "not imported", &place, form->notes[i].construct, NULL, form->notes[i].reason);
+	}
 	if (form->root->schema != NULL)
 		put_rule(rsinfo, "validate", form->root, "schema", severity_name(SEVERITY_ERROR),
 				 "what else the definition says of the response as a whole");

@@ -88,9 +88,9 @@ decode(const CompiledForm *form, Response *response)
 		return false;
 	}
 
+	response->root = &payload->root;
 	if (form->questionnaire != NULL)
 		return questionnaire_read(form, &payload->root, response);
-	response->root = &payload->root;
 	decode_object(form->root, &payload->root, response->values);
 	return true;
 }

@@ -846,7 +846,7 @@ sub ends_behind_a_block
 		my ($what, $before, $cancel) = @$end;
 		my $name = "$what behind a block";
 		my $caller = reach($node);
-		
+
 		anew();
 		lookups("timeout => '500 ms'", 'public.behind(mood02)');
 		$look->query('SELECT put(1, 20)');
