@@ -127,12 +127,14 @@ SELECT epro_etl.add_edit_check('T22', 'stubborn', 't22.stubborn(a)');
 INSERT INTO staging (id, form, subject, payload) SELECT n, 'T22', 'P', '{"a": 1}' FROM generate_series(1, 10) n;
 SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms');
 \set VERBOSITY terse
-SELECT epro_etl.run('t22', workers => 1, timeout => '100 ms');
+SELECT epro_etl.run('t22', workers => 1, timeout => '500 ms');
 \set VERBOSITY default
+\set VERBOSITY sqlstate
 SET statement_timeout = '30 ms';
 SELECT epro_etl.run('t22', workers => 0);
 RESET statement_timeout;
-SELECT * FROM epro_etl.with_timeout('100 ms', $$SELECT epro_etl.run('t22', workers => 1)$$) AS t (n record);
+\set VERBOSITY default
+SELECT * FROM epro_etl.with_timeout('500 ms', $$SELECT epro_etl.run('t22', workers => 1)$$) AS t (n record);
 SELECT status, sqlstate, message FROM epro_etl.run_history WHERE pipeline = 't22' ORDER BY run_id;
 SELECT count(*) FROM staging;
 SELECT epro_etl.remove_edit_check('T22', 'stubborn');
@@ -143,7 +145,7 @@ END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON sink FOR EACH ROW EXECUTE FUNCTION refuse();
 SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms');
 \set VERBOSITY terse
-SELECT epro_etl.run('t22', workers => 1, timeout => '100 ms');
+SELECT epro_etl.run('t22', workers => 1, timeout => '500 ms');
 \set VERBOSITY default
 SELECT count(*) FROM staging;
 SELECT count(*) FROM epro_etl.quarantine WHERE pipeline = 't22';
