@@ -28,4 +28,4 @@ awk '
       exit (failed > 0 || passed == 0)
   }' expected/tour.out README.md expected/tour_context.out doc/context.md \
   expected/tour_checks.out doc/checks.md expected/tour_checks.out doc/scores.md \
-  expected/tour_odm.out doc/odm.md expected/tour_fhir.out doc/fhir.md
+  expected/tour_schema.out doc/json-schema.md expected/tour_odm.out doc/odm.md expected/tour_fhir.out doc/fhir.md

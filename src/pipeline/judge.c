@@ -97,7 +97,7 @@ judge_row(Chunk *chunk)
 	while (chunk->step < chunk->end)
 		do_step(chunk);
 	end_row(chunk);
-	if (run->last != STAGE_STORE)
+	if (run->last != STAGE_STORE && run->given == NULL)
 		pack_row(chunk);
 	MemoryContextSwitchTo(run->chunk_memory);
 }
@@ -162,9 +162,18 @@ read_row(Chunk *chunk)
 	Row		   *row = &chunk->rows[chunk->at];
 
 	memset(response, 0, sizeof(*response));
+	if (run->given != NULL)
+		*response = *run->given;
 	response->findings = &run->findings;
 	findings_begin(&run->findings);
 	row->first = run->findings.first;
+	if (run->given != NULL)
+	{
+		row->form = &run->pipeline->forms[0];
+		response->values = row->form->values;
+		chunk->step = STEP_DECODE;
+		return;
+	}
 	if (row->parcel != NULL && message_head(row->parcel->message, row->parcel->len).has_body)
 	{
 		read_message(chunk, row);

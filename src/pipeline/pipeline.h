@@ -75,7 +75,7 @@ extern PipelineForm *pipeline_compile_form(const char *form, const char *version
 										   Jsonb *definition);
 
 /* ---- try.c ---- */
-extern FindingList *pipeline_try(PipelineForm *form, Response *response);
+extern FindingList *pipeline_try(PipelineForm *form, const Response *response);
 
 /* ---- chunk.c: one chunk of one worker ---- */
 
@@ -129,6 +129,7 @@ typedef struct Run
 	MemoryContext chunk_memory; /* reset after each chunk */
 	MemoryContext row_memory;	/* reset after each response */
 	Response	response;		/* the one at hand */
+	const Response *given;		/* it, where it is from no source; else NULL */
 	FindingList findings;		/* of the chunk at hand */
 	StringInfoData message;		/* being packed */
 } Run;
