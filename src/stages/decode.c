@@ -40,8 +40,7 @@ typedef struct Builder
 
 static void decode_object(const FormNode *group, const JsonbContainer *object,
 						  Value *values);
-static void decode_value(const FormNode *node, const JsonbContainer *object,
-						 const char *base, JEntry entry, uint32 offset,
+static void decode_value(const FormNode *node, const char *base, JEntry entry, uint32 offset,
 						 uint32 end, Value *values);
 static Jsonb *parse_payload(Span text, const char **fault);
 static bool too_deep(Span text);
@@ -135,7 +134,7 @@ decode_object(const FormNode *group, const JsonbContainer *object,
 			c++;
 			if (order == 0)
 			{
-				decode_value(node, object, base, entries[n + i], value,
+				decode_value(node, base, entries[n + i], value,
 							 value_end, values);
 				break;
 			}
@@ -148,39 +147,16 @@ decode_object(const FormNode *group, const JsonbContainer *object,
 }
 
 static void
-decode_value(const FormNode *node, const JsonbContainer *object,
-			 const char *base, JEntry entry, uint32 offset, uint32 end,
+decode_value(const FormNode *node, const char *base, JEntry entry, uint32 offset, uint32 end,
 			 Value *values)
 {
 	Value	   *value = &values[node->slot];
 
-	if (JBE_ISSTRING(entry))
+	value_set_entry(value, base, entry, offset, end);
+	if (value->kind == VALUE_OBJECT && node->nchildren > 0)
 	{
-		value->kind = VALUE_TEXT;
-		value->data = base + offset;
-		value->len = (int) (end - offset);
-	}
-	else if (JBE_ISNUMERIC(entry))
-		value_set_numeric(value, (Numeric) (base + INTALIGN(offset)));
-	else if (JBE_ISBOOL(entry))
-	{
-		value->kind = VALUE_BOOLEAN;
-		value->number = JBE_ISBOOL_TRUE(entry) ? 1 : 0;
-	}
-	else if (JBE_ISNULL(entry))
-		value->kind = VALUE_NULL;
-	else
-	{
-		const JsonbContainer *inner = (const JsonbContainer *) (base + INTALIGN(offset));
-
-		value->kind = JsonContainerIsArray(inner) ? VALUE_ARRAY : VALUE_OBJECT;
-		value->data = inner;
-		value->len = (int) (end - INTALIGN(offset));
-		if (value->kind == VALUE_OBJECT && node->nchildren > 0)
-		{
-			check_stack_depth();
-			decode_object(node, inner, values);
-		}
+		check_stack_depth();
+		decode_object(node, value->data, values);
 	}
 }
 

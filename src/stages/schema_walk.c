@@ -156,7 +156,6 @@ static void item_instance(Walk *walk, const Instance *group, int at, Instance *i
 static int	find_child(const FormNode *group, const char *key, int keylen);
 static int	find_key(const JsonbContainer *object, const char *key, int keylen);
 static int	compare_key(const char *a, int alen, const char *b, int blen);
-static void entry_value(const char *base, JEntry entry, uint32 offset, uint32 end, Value *value);
 static int	array_size(const Instance *array);
 static void element(const Instance *array, int at, uint32 *offset, Instance *out);
 static void marks_create(Marks *marks, const Instance *instance);
@@ -1104,8 +1103,9 @@ find_member(Walk *walk, const Instance *object, const char *key, int keylen,
 		int			n = JsonContainerSize(container);
 		uint32		offset = getJsonbOffset(container, n + at);
 
-		entry_value((const char *) (container->children + 2 * n), container->children[n + at],
-					offset, offset + getJsonbLength(container, n + at), &member->value);
+		value_set_entry(&member->value, (const char *) (container->children + 2 * n),
+						container->children[n + at], offset,
+						offset + getJsonbLength(container, n + at));
 	}
 	return true;
 }
@@ -1162,7 +1162,7 @@ members_next(Walk *walk, Members *members, Instance *member)
 		member->at = nchildren + i;
 		member->depth = of->depth + 1;
 		member->hidden = true;
-		entry_value(base, entries[members->n + i], value, members->value, &member->value);
+		value_set_entry(&member->value, base, entries[members->n + i], value, members->value);
 		return true;
 	}
 	return false;
@@ -1255,34 +1255,6 @@ compare_key(const char *a, int alen, const char *b, int blen)
 	return alen > 0 ? memcmp(a, b, alen) : 0;
 }
 
-static void
-entry_value(const char *base, JEntry entry, uint32 offset, uint32 end, Value *value)
-{
-	memset(value, 0, sizeof(*value));
-	if (JBE_ISSTRING(entry))
-	{
-		value->kind = VALUE_TEXT;
-		value->data = base + offset;
-		value->len = (int) (end - offset);
-	}
-	else if (JBE_ISNUMERIC(entry))
-		value_set_numeric(value, (Numeric) (base + INTALIGN(offset)));
-	else if (JBE_ISBOOL(entry))
-	{
-		value->kind = VALUE_BOOLEAN;
-		value->number = JBE_ISBOOL_TRUE(entry) ? 1 : 0;
-	}
-	else if (JBE_ISNULL(entry))
-		value->kind = VALUE_NULL;
-	else
-	{
-		value->data = base + INTALIGN(offset);
-		value->kind = JsonContainerIsArray((const JsonbContainer *) value->data) ?
-			VALUE_ARRAY : VALUE_OBJECT;
-		value->len = (int) (end - INTALIGN(offset));
-	}
-}
-
 static int
 array_size(const Instance *array)
 {
@@ -1301,8 +1273,8 @@ element(const Instance *array, int at, uint32 *offset, Instance *out)
 	out->outer = array;
 	out->at = at;
 	out->depth = array->depth + 1;
-	entry_value((const char *) (container->children + JsonContainerSize(container)),
-				container->children[at], start, *offset, &out->value);
+	value_set_entry(&out->value, (const char *) (container->children + JsonContainerSize(container)),
+					container->children[at], start, *offset);
 }
 
 /* ---- marks ---- */

@@ -68,4 +68,35 @@ extern bool item_type_loads(ItemType type, Oid column_type);
 extern ConversionFault value_datum(const Value *value, Oid type, int32 typmod,
 								   Datum *datum, bool *isnull);
 
+/*
+ * Sets an empty value from one of a jsonb container's: from offset to end behind
+ * base.  It points into the container.  In line, since every answer goes by here.
+ */
+static inline void
+value_set_entry(Value *value, const char *base, JEntry entry, uint32 offset, uint32 end)
+{
+	if (JBE_ISSTRING(entry))
+	{
+		value->kind = VALUE_TEXT;
+		value->data = base + offset;
+		value->len = (int) (end - offset);
+	}
+	else if (JBE_ISNUMERIC(entry))
+		value_set_numeric(value, (Numeric) (base + INTALIGN(offset)));
+	else if (JBE_ISBOOL(entry))
+	{
+		value->kind = VALUE_BOOLEAN;
+		value->number = JBE_ISBOOL_TRUE(entry) ? 1 : 0;
+	}
+	else if (JBE_ISNULL(entry))
+		value->kind = VALUE_NULL;
+	else
+	{
+		value->data = base + INTALIGN(offset);
+		value->kind = JsonContainerIsArray((const JsonbContainer *) value->data) ?
+			VALUE_ARRAY : VALUE_OBJECT;
+		value->len = (int) (end - INTALIGN(offset));
+	}
+}
+
 #endif							/* EPRO_ETL_VALUE_H */
