@@ -136,10 +136,13 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 	}
 	for (int i = 0; i < form->nnodes; i++)
 	{
-		for (int bit = 0; bit < normalisation_count; bit++)
+		const char *name;
+		uint8		bit;
+
+		for (int n = 0; (name = form_normalisation(n, &bit)) != NULL; n++)
 		{
-			if (form->nodes[i]->normalise & (1 << bit))
-				put_rule(rsinfo, "normalise", form->nodes[i], normalisation_name[bit], NULL, NULL);
+			if (form->nodes[i]->normalise & bit)
+				put_rule(rsinfo, "normalise", form->nodes[i], name, NULL, NULL);
 		}
 	}
 	for (int i = 0; i < form->nnodes; i++)

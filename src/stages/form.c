@@ -65,9 +65,6 @@ static const struct
 	{"blank", NORMALISE_BLANK},
 };
 
-const char *const normalisation_name[] = {"trim", "width", "coerce", "fold", "blank"};
-const int	normalisation_count = lengthof(normalisation_name);
-
 static const struct
 {
 	const char *name;
@@ -724,6 +721,16 @@ form_find(const CompiledForm *form, const char *name)
 		}
 	}
 	return matches == 1 ? folded : NULL;
+}
+
+/* The name of the at-th normalisation, from 0, and its bit; NULL: there are no more. */
+const char *
+form_normalisation(int at, uint8 *bit)
+{
+	if (at >= (int) lengthof(normalise_names))
+		return NULL;
+	*bit = (uint8) normalise_names[at].bit;
+	return normalise_names[at].name;
 }
 
 /* Is it a question, rather than a group of questions? */

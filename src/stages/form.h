@@ -22,12 +22,9 @@ extern void form_deidentify(CompiledForm *form, const char *path,
 extern bool form_overlay(CompiledForm *form, const char *place, int severity);
 
 /* ---- form.c ---- */
-/* by the bits of FormNode.normalise */
-extern const char *const normalisation_name[];
-extern const int normalisation_count;
-
 extern FormNode *form_find(const CompiledForm *form, const char *name);
 extern void form_collect_slots(CompiledForm *form);
+extern const char *form_normalisation(int at, uint8 *bit);
 extern bool form_node_is_item(const FormNode *node);
 
 /* ---- score.c ---- */
