@@ -34,8 +34,8 @@ use constant TIME => 250;
 # that ended with its statement, when the commit waits for a standby, and so does
 # a client's end there, where the server does not look for it.
 # In clean-up a cancel follows a timeout, and the statement's timeout that of
-# with_timeout(): these are not renamed, but where the clean-up is the caller's own
-# and has swallowed them, or where a run says what has ended it.
+# with_timeout(): these are not renamed, but where a run of workers says what has
+# ended it. Nor are they where the caller's own clean-up has swallowed them.
 # A number: there is no such cell, for the reason of that number.
 my $table = <<'TABLE';
 way                | statement_timeout | with_timeout     | run timeout       | cancel          | terminate       | client gone      | kill -9     | both timeouts
@@ -44,7 +44,7 @@ inline: the caller does it all in its transaction
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in clean-up        | 57014 none        | 57014 none       | 57014 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 batch: its commits are those of workers, which stay
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
@@ -56,7 +56,7 @@ lookup local, inline: mid-chunk and clean-up are in the question
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 mid-chunk          | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
 in commit          | waits - all       | waits - all      | waits - all       | - all           | - all           | waits - all      | - all       | waits - all
-in clean-up        | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
+in clean-up        | 57014 none        | 57014 none       | 57014 none        | 57014 none      | 57P01 none      | - none           | - none      | 57014 none
 
 lookup local, batch: mid-chunk and clean-up are in the question
 before first chunk | 57014 none        | EP001 none       | EP001 none        | 57014 none      | 57P01 none      | - none           | - none      | EP001 none
@@ -101,7 +101,7 @@ stream start: its own transaction; mid-chunk is that of a stream which is up alr
 before first chunk | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | EP001 none gone
 mid-chunk          | 57014 lives       | EP001 lives      | 1                 | 57014 lives     | 57P01 lives     | - lives          | - lives     | EP001 lives
 in its own commit  | waits - lives     | waits - lives    | 1                 | - lives         | - lives         | waits - lives    | - lives     | waits - lives
-in clean-up        | 57014 none gone   | EP001 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | EP001 none gone
+in clean-up        | 57014 none gone   | 57014 none gone  | 1                 | 57014 none gone | 57P01 none gone | - none gone      | - none gone | 57014 none gone
 TABLE
 
 my %reasons = (1 => 'start_stream() has no timeout of its own: it waits for nothing but locks');
