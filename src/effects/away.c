@@ -19,7 +19,6 @@
 #include "words/errors.h"
 
 #define FIRST_PAUSE_MS 1000
-#define MOST_PAUSE_MS 60000
 
 typedef struct Away
 {
@@ -64,7 +63,7 @@ sink_went_away(const Sink *sink, int sqlstate)
 		memset(away, 0, sizeof(*away));
 		away->sink_id = sink->id;
 	}
-	pause = Min(MOST_PAUSE_MS, FIRST_PAUSE_MS << Min(away->failures, 10));
+	pause = doubling_pause(FIRST_PAUSE_MS, away->failures);
 	away->failures++;
 	away->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	ereport(LOG,

@@ -34,6 +34,9 @@
 /* how often a cancel comes again that was swallowed */
 #define AGAIN_MS 20
 
+/* by how much another server's clock may be ahead when a time is over */
+#define EARLY_MS 5
+
 /* Does a setting look like request values? */
 typedef struct ValuesCheck
 {
@@ -42,16 +45,12 @@ typedef struct ValuesCheck
 	bool		fits;
 } ValuesCheck;
 
-/* by how much another server's clock may be ahead when a time is over */
-#define EARLY_MS 5
-
 static Budget *innermost = NULL;
 static TimeoutId timer = MAX_TIMEOUTS;
 
 /*
  * Whose cancel is it?  Others cancel by SIGINT, also statement_timeout; so these
- * are counted.  It is ours while the timer has fired and
- * none has come since.
+ * are counted.  It is ours while the timer has fired and none has come since.
  */
 static volatile sig_atomic_t canceled = false;	/* the timer has fired */
 static volatile uint32 cancels = 0; /* of others, ever */

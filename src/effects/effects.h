@@ -29,6 +29,13 @@ extern int	epro_naptime;
 extern int	epro_queue_size;
 extern int	epro_sink_timeout;
 
+/* For how long to leave alone what failed so often before, in milliseconds. */
+static inline long
+doubling_pause(long first, int failures)
+{
+	return Min(60000, first << Min(failures, 10));
+}
+
 #define MAX_WORKERS 1024
 #define MAX_BATCH_SIZE 100000
 #define MAX_QUEUE_SIZE 65536

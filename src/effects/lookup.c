@@ -43,7 +43,6 @@
 /* questions in a row without an answer, and what then follows */
 #define MOST_FAILURES 3
 #define FIRST_PAUSE_MS 1000
-#define MOST_PAUSE_MS 60000
 
 /* answers that a process keeps, for how long, and what is too large to keep */
 #define MOST_ANSWERS 10000
@@ -115,7 +114,6 @@ static uint64 hash_of(StringInfo question);
 static void prepare_memory(void);
 static Circuit *find_circuit(const Lookup *lookup);
 static bool circuit_is_open(const Lookup *lookup);
-static long pause_after(int failures);
 static void circuit_failed(const Lookup *lookup, const ErrorData *error);
 static bool settle_unanswered(const LookupSet *set, Response *response, const char *message);
 
@@ -558,7 +556,7 @@ note_unanswered(const Lookup *lookup)
 	{
 		answer->failures = answer->kind == ANSWER_NOT_ASKED ? answer->failures + 1 : 1;
 		answer->kind = ANSWER_NOT_ASKED;
-		answer->good_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause_after(answer->failures));
+		answer->good_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), doubling_pause(FIRST_PAUSE_MS, answer->failures - 1));
 	}
 }
 
@@ -735,16 +733,9 @@ circuit_failed(const Lookup *lookup, const ErrorData *error)
 
 	if (++circuit->failures < MOST_FAILURES)
 		return;
-	pause = pause_after(circuit->failures - MOST_FAILURES + 1);
+	pause = doubling_pause(FIRST_PAUSE_MS, circuit->failures - MOST_FAILURES);
 	circuit->open_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	ereport(LOG,
 			(errmsg("epro_etl lookup \"%s\" of form \"%s\" was not answered %d times in a row (SQLSTATE %s), and is asked again in %ld ms",
 					lookup->declared.name, lookup->record->form->name, circuit->failures, unpack_sql_state(error->sqlerrcode), pause)));
-}
-
-/* For how long, in milliseconds, after so many failures. */
-static long
-pause_after(int failures)
-{
-	return Min(MOST_PAUSE_MS, FIRST_PAUSE_MS << Min(failures - 1, 10));
 }

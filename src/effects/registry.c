@@ -27,7 +27,6 @@
 
 /* how long a stream waits after failures in a row: doubling, up to a bound */
 #define FIRST_PAUSE_MS 500
-#define MOST_PAUSE_MS 60000
 /* who has run for this long has recovered */
 #define HEALTHY_MS 60000
 
@@ -258,7 +257,7 @@ registry_stream_failed(int entry, int sqlstate, const char *note)
 		TimestampDifferenceExceeds(stream->since, now, HEALTHY_MS))
 		stream->failures = 0;
 	stream->not_before = TimestampTzPlusMilliseconds(now,
-													 Min(MOST_PAUSE_MS, FIRST_PAUSE_MS << Min(stream->failures, 10)));
+													 doubling_pause(FIRST_PAUSE_MS, stream->failures));
 	stream->failures++;
 	stream->sqlstate = sqlstate;
 	memcpy(stream->note, note, len);

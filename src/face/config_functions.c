@@ -59,6 +59,7 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 		FormNode   *node = form->nodes[i];
 		Datum		values[5];
 		bool		nulls[5] = {false};
+
 		if (!form_node_is_item(node))
 			continue;
 		values[0] = CStringGetTextDatum(node->name);
