@@ -10,6 +10,7 @@
 #   make bench-stream         a stream's latency, and what workers do for a slow stage
 #   make bench-stop           from a cancel to the caller's error, with four workers busy
 #   make bench-precision      how punctual with_timeout() is, and what it costs
+#   make bench-front-ends     one questionnaire through JSON Schema, FHIR and ODM
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
 # must not break on the warnings of a compiler that is newer than itself.
@@ -69,7 +70,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream bench-stop bench-precision chaos clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -94,6 +95,9 @@ bench-stop:
 
 bench-precision:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/precision.sh
+
+bench-front-ends:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/front_ends.sh
 
 chaos:
 	@bash test/chaos/mix.sh

@@ -35,6 +35,7 @@ typedef enum FhirKind
 
 #define FHIR_KIND_COUNT (FHIR_REFERENCE + 1)
 #define FHIR_BIT(kind) (1 << (kind))
+#define FHIR_NUMBERS (FHIR_BIT(FHIR_INTEGER) | FHIR_BIT(FHIR_DECIMAL))
 
 /* One value of one of these types. */
 typedef struct FhirValue
@@ -116,20 +117,39 @@ typedef enum FhirType
 	FHIR_QUESTION
 } FhirType;
 
-/* One item of the questionnaire, in the order of the definition. */
+/*
+ * One item of the questionnaire, in the order of the definition.  What is looked
+ * at for each answer comes first, so that it lies together.
+ */
 typedef struct FhirItem
 {
-	const char *link_id;
-	int			len;
-	const char *pointer;		/* of its findings */
 	FhirType	type;
 	uint32		kinds;			/* FHIR_BIT of the types an answer may have */
-	bool		choice;			/* choice or open-choice */
-	bool		open;			/* an answer in words is welcome, too */
 	FormNode   *node;			/* NULL: no question */
-	bool		many;			/* it, or what it is in, repeats: an array */
+	bool		lone;			/* no other item has to do with it: it can be
+								 * judged where it is read */
+	bool		required;
+	bool		repeats;
+	bool		open;			/* an answer in words is welcome, too */
 	bool		number_only;	/* a quantity of one declared unit */
 	bool		whole;			/* a Coding stays with its system */
+	FhirCodes  *codes;			/* NULL: any answer */
+	FhirCodes  *units;			/* NULL: any unit */
+	FhirValue  *minimum;
+	FhirValue  *maximum;
+	int64		min_length;		/* -1: any; so are the four below */
+	int64		max_length;
+	int64		max_places;
+	int64		min_occurs;
+	int64		max_occurs;
+	regex_t    *pattern;
+
+	bool		choice;			/* choice or open-choice */
+	bool		many;			/* it, or what it is in, repeats: an array */
+	bool		any;			/* enableBehavior */
+	bool		expression;		/* enabled by an expression nobody evaluates */
+	FhirCondition *conditions;	/* enableWhen */
+	int			nconditions;
 
 	int			parent;			/* place in Questionnaire.items; -1: none */
 	int			depth;			/* 0: at the top */
@@ -137,27 +157,13 @@ typedef struct FhirItem
 	int		   *children;		/* places in Questionnaire.items */
 	int			nchildren;
 
-	bool		required;
-	bool		repeats;
-	bool		expression;		/* enabled by an expression nobody evaluates */
-	FhirCondition *conditions;	/* enableWhen */
-	int			nconditions;
-	bool		any;			/* enableBehavior */
-
-	FhirCodes  *codes;			/* NULL: any answer */
+	const char *link_id;
+	int			len;
+	const char *pointer;		/* of its findings */
 	const char *codes_rule;		/* answerOption or answerValueSet */
-	FhirCodes  *units;			/* NULL: any unit */
 	const char *units_rule;
-	FhirValue  *minimum;
-	FhirValue  *maximum;
 	const char *minimum_rule;
 	const char *maximum_rule;
-	int64		min_length;		/* -1: any; so are the four below */
-	int64		max_length;
-	int64		max_places;
-	int64		min_occurs;
-	int64		max_occurs;
-	regex_t    *pattern;
 	Span	   *mime_types;
 	int			nmime_types;
 	Numeric		max_size;		/* megabytes; NULL: any */
@@ -175,6 +181,22 @@ typedef struct FhirItem
 	const char *max_occurs_says;
 } FhirItem;
 
+/* Where an item is, by its linkId. */
+typedef struct FhirLink
+{
+	const char *link_id;
+	int			len;
+	int			at;				/* place in Questionnaire.items */
+} FhirLink;
+
+/* A linkId against another: by length, then by bytes, as jsonb sorts its keys. */
+static inline int
+link_order(const FhirLink *link, Span link_id)
+{
+	return link->len != link_id.len ? link->len - link_id.len :
+		memcmp(link->link_id, link_id.data, link_id.len);
+}
+
 typedef struct Questionnaire
 {
 	Span		url;
@@ -183,7 +205,7 @@ typedef struct Questionnaire
 	FhirValue  *until;
 	FhirItem   *items;
 	int			nitems;
-	int		   *sorted;			/* places in items, by linkId */
+	FhirLink   *links;			/* nitems of them, by link_order() */
 	int		   *top;			/* those without a parent */
 	int			ntop;
 } Questionnaire;
@@ -226,6 +248,7 @@ typedef struct FhirTree
 	FhirScope	top;
 	bool		complete;		/* the status says that nothing is missing */
 	int			ninstances;
+	bool		plain;			/* {linkId: answer}: lone items are not in it */
 } FhirTree;
 
 /* An object's members or an array's elements, one after the other. */
@@ -250,12 +273,13 @@ extern bool questionnaire_read(const CompiledForm *form, const JsonbContainer *p
 
 /* ---- fhir_judge.c ---- */
 extern void tree_judge(FhirTree *tree);
+extern void lone_judge(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
 
 /* ---- fhir_value.c ---- */
 extern const char *const fhir_kind_name[FHIR_KIND_COUNT];
 extern FhirKind kind_of_member(Span member, const char *prefix);
 extern const char *kind_read(FhirKind kind, const JsonbValue *json, FhirValue *value);
-extern FhirOrder values_order(const FhirValue *a, const FhirValue *b);
+extern FhirOrder values_order_any(const FhirValue *a, const FhirValue *b);
 extern bool codes_have(const FhirCodes *codes, const FhirOption *option, const FhirOption **found);
 extern const FhirOption *codes_find(const FhirCodes *codes, FhirKind kind, Span code);
 extern int	options_compare(const void *a, const void *b);
@@ -267,5 +291,16 @@ extern bool walk_next(JsonbWalk *walk, Span *key, JsonbValue *value);
 extern bool object_get(const JsonbContainer *object, const char *key, JsonbValue *value);
 extern Span object_text(const JsonbContainer *object, const char *key);
 extern const JsonbContainer *object_array(const JsonbContainer *object, const char *key);
+
+/* How one value stands to another.  Whole numbers in line: most answers are. */
+static inline FhirOrder
+values_order(const FhirValue *a, const FhirValue *b)
+{
+	if (a->value.kind == VALUE_INTEGER && b->value.kind == VALUE_INTEGER &&
+		(FHIR_NUMBERS & FHIR_BIT(a->kind)) != 0 && (FHIR_NUMBERS & FHIR_BIT(b->kind)) != 0)
+		return a->value.number < b->value.number ? FHIR_BEFORE :
+			a->value.number > b->value.number ? FHIR_AFTER : FHIR_SAME;
+	return values_order_any(a, b);
+}
 
 #endif							/* EPRO_ETL_STAGES_FHIR_H */

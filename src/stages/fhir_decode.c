@@ -21,6 +21,14 @@
 /* instances of items in one response: some rules look at many of them for each */
 #define MAX_INSTANCES 20000
 
+/* What an item with one answer needs, in one piece of memory for all of them. */
+typedef struct PlainAnswer
+{
+	JsonbValue	json;			/* as it was found; null: it was not */
+	FhirInstance instance;
+	FhirAnswer	answer;
+} PlainAnswer;
+
 static bool read_head(FhirTree *tree, const JsonbContainer *payload,
 					  const JsonbContainer **items);
 static void read_status(FhirTree *tree, const JsonbValue *value);
@@ -34,10 +42,14 @@ static void read_answers(FhirTree *tree, FhirInstance *instance, const JsonbCont
 static void read_answer(FhirTree *tree, FhirInstance *instance, FhirAnswer *answer,
 						const JsonbValue *element);
 static void read_plain(FhirTree *tree, const JsonbContainer *payload);
-static void read_plain_item(FhirTree *tree, FhirScope **scopes, int at, const JsonbValue *value);
+static void read_lone_item(FhirTree *tree, const FhirItem *item, const JsonbValue *json);
+static PlainAnswer *make_plain(const Questionnaire *questionnaire);
+static void read_rest(FhirTree *tree, PlainAnswer *found, const bool *done);
+static void read_plain_item(FhirTree *tree, FhirScope **scopes, int at, PlainAnswer *found);
 static const char *plain_value(const FhirItem *item, const JsonbValue *json, FhirValue *value);
 static const char *plain_text(const FhirItem *item, const JsonbValue *json, FhirValue *value);
 static FhirInstance *add_instance(FhirTree *tree, FhirScope *scope, int at);
+static FhirInstance *place_instance(FhirTree *tree, FhirScope *scope, int at, FhirInstance *instance);
 static FhirScope *make_scope(FhirTree *tree, int item, FhirInstance *owner);
 static void fill_slots(FhirTree *tree);
 static void fill_many(FhirTree *tree, int at);
@@ -424,31 +436,99 @@ read_answer(FhirTree *tree, FhirInstance *instance, FhirAnswer *answer, const Js
 
 /*
  * An object {linkId: answer}, groups left out; what is not asked for is passed
- * over.  Parents come first in the questionnaire, so a scope is there when it is
- * needed.
+ * over.  Both sides are sorted alike, so one pass finds the answers.  Those of
+ * lone items are done with there; the others are read afterwards, in the
+ * questionnaire's order: parents come first in it, so a scope is there when it
+ * is needed.
  */
 static void
 read_plain(FhirTree *tree, const JsonbContainer *payload)
 {
 	const Questionnaire *questionnaire = tree->questionnaire;
-	FhirScope **scopes = palloc0(sizeof(FhirScope *) * questionnaire->nitems);
+	const FhirLink *link = questionnaire->links;
+	const FhirLink *end = link + questionnaire->nitems;
+	PlainAnswer *found = NULL;
+	bool	   *done = palloc0(sizeof(bool) * questionnaire->nitems);
+	JsonbWalk	walk;
+	Span		key;
 	JsonbValue	value;
+
+	tree->plain = true;
+	walk_begin(&walk, payload);
+	while (link < end && walk_next(&walk, &key, &value))
+	{
+		const FhirItem *item;
+		int			order = -1;
+
+		CHECK_FOR_INTERRUPTS();
+		while (link < end && (order = link_order(link, key)) < 0)
+			link++;
+		if (order != 0 || value.type == jbvNull)
+			continue;
+		item = &questionnaire->items[link->at];
+		if (item->lone && !is_array(&value))
+		{
+			read_lone_item(tree, item, &value);
+			done[link->at] = true;
+		}
+		else if (item->type == FHIR_QUESTION)
+		{
+			if (found == NULL)
+				found = make_plain(questionnaire);
+			found[link->at].json = value;
+		}
+	}
+	read_rest(tree, found, done);
+}
+
+/* An item that has to do with no other is judged at once, and goes into its slot. */
+static void
+read_lone_item(FhirTree *tree, const FhirItem *item, const JsonbValue *json)
+{
+	FhirValue	answer;
+	const char *fault = plain_value(item, json, &answer);
+
+	if (fault != NULL)
+	{
+		answer.kind = FHIR_NONE;
+		report(tree, item->pointer, "type", fault);
+	}
+	slot_value(item, &answer, &tree->response->values[item->node->slot]);
+	lone_judge(tree, item, &answer);
+}
+
+/* Room for an answer of each item, null. */
+static PlainAnswer *
+make_plain(const Questionnaire *questionnaire)
+{
+	PlainAnswer *found = palloc(sizeof(PlainAnswer) * questionnaire->nitems);
+
+	for (int i = 0; i < questionnaire->nitems; i++)
+		found[i].json.type = jbvNull;
+	return found;
+}
+
+/* The items that are not done with: those that were found, and lone ones that were not. */
+static void
+read_rest(FhirTree *tree, PlainAnswer *found, const bool *done)
+{
+	const Questionnaire *questionnaire = tree->questionnaire;
+	FhirScope **scopes = palloc0(sizeof(FhirScope *) * questionnaire->nitems);
 
 	for (int i = 0; i < questionnaire->nitems; i++)
 	{
-		const FhirItem *item = &questionnaire->items[i];
-
 		CHECK_FOR_INTERRUPTS();
-		if (item->type == FHIR_QUESTION &&
-			getKeyJsonValueFromContainer((JsonbContainer *) payload, item->link_id, item->len, &value) != NULL &&
-			value.type != jbvNull)
-			read_plain_item(tree, scopes, i, &value);
+		if (found != NULL && found[i].json.type != jbvNull)
+			read_plain_item(tree, scopes, i, &found[i]);
+		else if (questionnaire->items[i].lone && !done[i])
+			lone_judge(tree, &questionnaire->items[i], NULL);
 	}
 }
 
 static void
-read_plain_item(FhirTree *tree, FhirScope **scopes, int at, const JsonbValue *value)
+read_plain_item(FhirTree *tree, FhirScope **scopes, int at, PlainAnswer *found)
 {
+	const JsonbValue *value = &found->json;
 	const Questionnaire *questionnaire = tree->questionnaire;
 	const FhirItem *item = &questionnaire->items[at];
 	FhirScope  *scope = &tree->top;
@@ -476,18 +556,19 @@ read_plain_item(FhirTree *tree, FhirScope **scopes, int at, const JsonbValue *va
 		}
 		scope = scopes[above];
 	}
-	instance = add_instance(tree, scope, at);
-	instance->filled = true;
-	instance->answers = palloc0(sizeof(FhirAnswer) *
-								(several ? Max(1, JsonContainerSize(value->val.binary.data)) : 1));
+	instance = place_instance(tree, scope, at, &found->instance);
+	instance->answers = several ?
+		palloc(sizeof(FhirAnswer) * Max(1, JsonContainerSize(value->val.binary.data))) : &found->answer;
 	if (several)
 		walk_begin(&walk, value->val.binary.data);
 	while (!several || walk_next(&walk, &key, &element))
 	{
 		FhirAnswer *answer = &instance->answers[instance->nanswers++];
-		const char *fault = plain_value(item, &element, &answer->value);
+		const char *fault;
 
 		CHECK_FOR_INTERRUPTS();
+		answer->scope = NULL;
+		fault = plain_value(item, &element, &answer->value);
 		if (fault != NULL)
 		{
 			answer->value.kind = FHIR_NONE;
@@ -587,12 +668,16 @@ plain_text(const FhirItem *item, const JsonbValue *json, FhirValue *value)
 static FhirInstance *
 add_instance(FhirTree *tree, FhirScope *scope, int at)
 {
-	const FhirItem *item = &tree->questionnaire->items[at];
-	FhirInstance *instance = palloc0(sizeof(FhirInstance));
+	return place_instance(tree, scope, at, palloc(sizeof(FhirInstance)));
+}
 
-	instance->item = at;
-	instance->order = tree->ninstances++;
-	instance->within = scope;
+/* The same, where its memory is there already. */
+static FhirInstance *
+place_instance(FhirTree *tree, FhirScope *scope, int at, FhirInstance *instance)
+{
+	const FhirItem *item = &tree->questionnaire->items[at];
+
+	*instance = (FhirInstance) {.item = at,.order = tree->ninstances++,.within = scope};
 	if (scope->last[item->child_no] != NULL)
 		scope->last[item->child_no]->next = instance;
 	else

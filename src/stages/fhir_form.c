@@ -185,6 +185,7 @@ typedef struct Definition
 	int			room;
 } Definition;
 
+static void find_lone(Questionnaire *made);
 static void open_bundle(Definition *definition, const JsonbContainer *bundle);
 static void compile_head(Definition *definition);
 static int	compile_items(Definition *definition, const JsonbContainer *items,
@@ -215,7 +216,7 @@ static void make_node(Definition *definition, int at, ItemType column);
 static const char *kinds_text(uint32 kinds);
 static void name_nodes(Definition *definition);
 static int	compare_names(const void *a, const void *b);
-static int	compare_links(const void *a, const void *b, void *items);
+static int	compare_links(const void *a, const void *b);
 static const char *usable_name(const char *link_id);
 static const char *escaped(const char *link_id);
 static FhirOption *add_option(FhirCodes *codes, FhirKind kind, Span code, Span system);
@@ -266,14 +267,14 @@ questionnaire_compile(CompiledForm *form, JsonbContainer *container)
 	if (items == NULL)
 		refuse("/item", "a form must declare at least one item", NULL);
 	made->ntop = compile_items(&definition, items, "", -1, &made->top);
-	made->sorted = palloc(sizeof(int) * made->nitems);
+	made->links = palloc(sizeof(FhirLink) * made->nitems);
 	for (int i = 0; i < made->nitems; i++)
-		made->sorted[i] = i;
-	qsort_arg(made->sorted, made->nitems, sizeof(int), compare_links, made->items);
+		made->links[i] = (FhirLink) {made->items[i].link_id, made->items[i].len, i};
+	qsort(made->links, made->nitems, sizeof(FhirLink), compare_links);
 	for (int i = 1; i < made->nitems; i++)
 	{
-		if (compare_links(&made->sorted[i - 1], &made->sorted[i], made->items) == 0)
-			refuse(psprintf("%s/linkId", definition.places[made->sorted[i]]),
+		if (compare_links(&made->links[i - 1], &made->links[i]) == 0)
+			refuse(psprintf("%s/linkId", definition.places[made->links[i].at]),
 				   "two items have the same linkId (que-2)", NULL);
 	}
 
@@ -294,6 +295,7 @@ questionnaire_compile(CompiledForm *form, JsonbContainer *container)
 		if (made->items[i].type == FHIR_QUESTION)
 			make_node(&definition, i, columns[i]);
 	}
+	find_lone(made);
 	if (form->nnodes == 0)
 		refuse("/item", "a form must ask at least one question", NULL);
 	name_nodes(&definition);
@@ -301,6 +303,29 @@ questionnaire_compile(CompiledForm *form, JsonbContainer *container)
 	form->root->nchildren = form->nnodes;
 	form->root->children = palloc(sizeof(FormNode *) * form->nnodes);
 	memcpy(form->root->children, form->nodes, sizeof(FormNode *) * form->nnodes);
+}
+
+/*
+ * Questions that stand at the top, have no condition and nothing below them, do
+ * not repeat, and that no condition asks about.
+ */
+static void
+find_lone(Questionnaire *made)
+{
+	for (int i = 0; i < made->nitems; i++)
+	{
+		FhirItem   *item = &made->items[i];
+
+		CHECK_FOR_INTERRUPTS();
+		item->lone = item->type == FHIR_QUESTION && item->parent < 0 && item->nchildren == 0 &&
+			!item->many && item->nconditions == 0 && !item->expression;
+	}
+	for (int i = 0; i < made->nitems; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (int c = 0; c < made->items[i].nconditions; c++)
+			made->items[made->items[i].conditions[c].question].lone = false;
+	}
 }
 
 /* A Bundle: one Questionnaire, and what it refers to. */
@@ -1277,14 +1302,11 @@ compare_names(const void *a, const void *b)
 
 /* By length, then by bytes, as the tree's reader searches them. */
 static int
-compare_links(const void *a, const void *b, void *items)
+compare_links(const void *a, const void *b)
 {
-	const FhirItem *left = &((const FhirItem *) items)[*(const int *) a];
-	const FhirItem *right = &((const FhirItem *) items)[*(const int *) b];
+	const FhirLink *right = b;
 
-	if (left->len != right->len)
-		return left->len < right->len ? -1 : 1;
-	return memcmp(left->link_id, right->link_id, left->len);
+	return link_order(a, (Span) {right->link_id, right->len});
 }
 
 /* A linkId with an underscore for each byte that a name should not have. */

@@ -33,10 +33,8 @@ static const FhirInstance *find_nearest(FhirTree *tree, FhirScope *scope, int at
 static const FhirInstance *pick(const FhirScope *scope, int child_no, int beside);
 static FhirTruth answer_meets(const FhirValue *answer, const FhirCondition *condition);
 static FhirTruth values_equal(const FhirValue *a, const FhirValue *b);
-static void judge_answer(FhirTree *tree, const FhirItem *item, const FhirInstance *instance,
-						 const FhirValue *answer);
-static void judge_code(FhirTree *tree, const FhirItem *item, const FhirInstance *instance,
-					   const FhirValue *answer);
+static void judge_answer(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *answer);
+static void judge_code(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *answer);
 static void judge_limits(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
 static void judge_text(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
 static void judge_unit(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
@@ -53,6 +51,17 @@ tree_judge(FhirTree *tree)
 	judge_scope(tree, &tree->top, FHIR_YES);
 }
 
+/* An item that is lone, by itself, as if it stood in the tree; NULL: not answered. */
+void
+lone_judge(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
+{
+	judge_presence(tree, item, FHIR_YES, answer != NULL);
+	if (answer == NULL)
+		return;
+	judge_count(tree, item, 1);
+	judge_answer(tree, item, true, answer);
+}
+
 static void
 judge_scope(FhirTree *tree, FhirScope *scope, FhirTruth above)
 {
@@ -64,6 +73,9 @@ judge_scope(FhirTree *tree, FhirScope *scope, FhirTruth above)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		/* judged when it was read, unless it was given as an array */
+		if (tree->plain && questionnaire->items[children[i]].lone && scope->first[i] == NULL)
+			continue;
 		judge_item(tree, scope, children[i], above);
 	}
 }
@@ -104,7 +116,7 @@ judge_item(FhirTree *tree, FhirScope *scope, int at, FhirTruth above)
 		for (int i = 0; i < instance->nanswers; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			judge_answer(tree, item, instance, &instance->answers[i].value);
+			judge_answer(tree, item, instance->nanswers == 1 && instance->next == NULL, &instance->answers[i].value);
 			if (instance->answers[i].scope != NULL)
 				judge_scope(tree, instance->answers[i].scope, enabled);
 		}
@@ -319,14 +331,14 @@ values_equal(const FhirValue *a, const FhirValue *b)
 	}
 }
 
-/* The rules of one answer by itself. */
+/* The rules of one answer by itself; only: its item has no other. */
 static void
-judge_answer(FhirTree *tree, const FhirItem *item, const FhirInstance *instance, const FhirValue *answer)
+judge_answer(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *answer)
 {
 	if (answer->kind == FHIR_NONE || item->node->deid != DEID_KEEP)
 		return;
 	if (item->codes != NULL)
-		judge_code(tree, item, instance, answer);
+		judge_code(tree, item, only, answer);
 	else if (answer->kind == FHIR_CODING && answer->code.data == NULL && !item->open)
 		report(tree, item, "value", "must have a code");
 	judge_limits(tree, item, answer);
@@ -341,7 +353,7 @@ judge_answer(FhirTree *tree, const FhirItem *item, const FhirInstance *instance,
 
 /* answerOption or answerValueSet, and the option that stands alone. */
 static void
-judge_code(FhirTree *tree, const FhirItem *item, const FhirInstance *instance, const FhirValue *answer)
+judge_code(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *answer)
 {
 	FhirOption	option = {0};
 	const FhirOption *found = NULL;
@@ -367,7 +379,7 @@ judge_code(FhirTree *tree, const FhirItem *item, const FhirInstance *instance, c
 			report(tree, item, item->codes_rule, "must be one of the declared options");
 		return;
 	}
-	if (found->exclusive && (instance->nanswers > 1 || instance->next != NULL))
+	if (found->exclusive && !only)
 		report(tree, item, "optionExclusive", "an option that excludes others was chosen with others");
 }
 

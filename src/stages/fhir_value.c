@@ -85,6 +85,7 @@ static const struct
 	{"p", 0, "0.000000000001", false},
 };
 
+static inline void clear(FhirValue *value);
 static const char *read_number(FhirKind kind, const JsonbValue *json, FhirValue *value);
 static const char *read_text(FhirKind kind, const JsonbValue *json, FhirValue *value);
 static const char *read_object(FhirKind kind, const JsonbValue *json, FhirValue *value);
@@ -128,7 +129,7 @@ kind_of_member(Span member, const char *prefix)
 const char *
 kind_read(FhirKind kind, const JsonbValue *json, FhirValue *value)
 {
-	memset(value, 0, sizeof(*value));
+	clear(value);
 	switch (kind)
 	{
 		case FHIR_BOOLEAN:
@@ -155,6 +156,21 @@ kind_read(FhirKind kind, const JsonbValue *json, FhirValue *value)
 			break;
 	}
 	return "must be of a type that an answer can have";
+}
+
+/* Member by member: compilers make of a memset() of this size an instruction that is slow to start. */
+static inline void
+clear(FhirValue *value)
+{
+	static const Span absent = {NULL, 0};
+
+	value->kind = FHIR_NONE;
+	value->value = (Value) {VALUE_ABSENT};
+	value->code = value->system = value->text = absent;
+	value->low = value->high = value->zone = 0;
+	value->zoned = false;
+	value->object = NULL;
+	value->object_len = 0;
 }
 
 static const char *
@@ -406,20 +422,15 @@ day_start(int year, int month, int day)
 	return (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
 }
 
-/* How two values stand to each other; decimals and integers are both numbers. */
+/* Of values_order(): all that is not two whole numbers.  Decimals and integers are both numbers. */
 FhirOrder
-values_order(const FhirValue *a, const FhirValue *b)
+values_order_any(const FhirValue *a, const FhirValue *b)
 {
 	bool		number = (a->kind == FHIR_DECIMAL || a->kind == FHIR_INTEGER);
 	bool		day = (a->kind == FHIR_DATE || a->kind == FHIR_DATE_TIME);
 
 	if (number && (b->kind == FHIR_DECIMAL || b->kind == FHIR_INTEGER))
-	{
-		if (a->value.kind == VALUE_INTEGER && b->value.kind == VALUE_INTEGER)
-			return a->value.number < b->value.number ? FHIR_BEFORE :
-				a->value.number > b->value.number ? FHIR_AFTER : FHIR_SAME;
 		return numbers_order(value_numeric(&a->value), value_numeric(&b->value));
-	}
 	if (day && (b->kind == FHIR_DATE || b->kind == FHIR_DATE_TIME))
 		return spans_order(a, b);
 	if (a->kind != b->kind)
@@ -598,13 +609,10 @@ questionnaire_find(const Questionnaire *questionnaire, Span link_id)
 	while (low <= high)
 	{
 		int			middle = (low + high) / 2;
-		int			at = questionnaire->sorted[middle];
-		const FhirItem *item = &questionnaire->items[at];
-		int			order = item->len != link_id.len ? item->len - link_id.len :
-			memcmp(item->link_id, link_id.data, link_id.len);
+		int			order = link_order(&questionnaire->links[middle], link_id);
 
 		if (order == 0)
-			return at;
+			return questionnaire->links[middle].at;
 		if (order < 0)
 			low = middle + 1;
 		else

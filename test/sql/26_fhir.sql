@@ -346,6 +346,29 @@ SELECT epro_etl.set_severity('t26 all', '/c/answerOption', 'warning');
 SELECT epro_etl.set_severity('t26 all', '/i/required', NULL);
 SELECT * FROM epro_etl.validate('t26 all', '{"b": true, "kg": 70}');
 
+-- an item that has to do with no other is judged where it is read: as if a condition had asked about it
+CREATE FUNCTION questions(asked boolean) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT jsonb_build_object('resourceType', 'Questionnaire', 'item', i.items || CASE WHEN asked THEN
+        (SELECT jsonb_agg(jsonb_build_object('linkId', 'if ' || (q ->> 'linkId'), 'type', 'string', 'enableWhen',
+            jsonb_build_array(jsonb_build_object('question', q ->> 'linkId', 'operator', 'exists', 'answerBoolean', true)))) FROM jsonb_array_elements(i.items) q) ELSE '[]' END)
+    FROM (SELECT '[{"linkId": "i", "type": "integer", "required": true, "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/minValue", "valueInteger": 0},
+            {"url": "http://hl7.org/fhir/StructureDefinition/maxValue", "valueInteger": 3}]},
+          {"linkId": "x", "type": "decimal", "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/minValue", "valueDecimal": 0.5},
+            {"url": "http://hl7.org/fhir/StructureDefinition/maxDecimalPlaces", "valueInteger": 1}]},
+          {"linkId": "d", "type": "date", "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/maxValue", "valueDate": "2026-06-15"}]},
+          {"linkId": "c", "type": "choice", "answerOption": [{"valueCoding": {"code": "A"}}, {"valueCoding": {"code": "N"},
+            "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/questionnaire-optionExclusive", "valueBoolean": true}]}]},
+          {"linkId": "w", "type": "string", "maxLength": 3, "extension": [{"url": "http://hl7.org/fhir/StructureDefinition/regex", "valueString": "[a-z]*"}]},
+          {"linkId": "b", "type": "boolean"}, {"linkId": "q", "type": "quantity"}]'::jsonb AS items) i $$;
+SELECT epro_etl.register_form('t26 lone', questions(false)), epro_etl.register_form('t26 asked', questions(true));
+CREATE TABLE plain AS SELECT n, p FROM unnest(ARRAY['{}', '{"i": 2, "x": 1.5, "d": "2026-01-01", "c": "A", "w": "abc", "b": true, "q": {"value": 1}}', '{"i": null}', '{"i": 4, "x": 0.25, "c": "B"}', '{"i": "2", "b": 1}',
+    '{"i": 2.5, "x": "1", "d": "2026-13-01"}', '{"i": [2], "c": ["A", "N"]}', '{"i": [], "c": ["N"], "b": [true]}', '{"i": {"a": 1}, "q": 5, "d": "2026"}', '{"i": 99999999999, "w": "AB"}',
+    '{"i": 1, "w": "", "c": "", "d": ""}', '{"i": 1, "w": "abcd", "c": {"code": "A"}, "q": {"unit": "kg"}, "d": "2027"}', '{"a": 1, "zzz": 2, "i": 0}']::jsonb[]) WITH ORDINALITY AS u (p, n);
+SELECT c.n, count(*), count(*) FILTER (WHERE lone IS DISTINCT FROM asked) AS differ FROM (
+    SELECT n, v AS lone, count(*) FROM plain, epro_etl.validate('t26 lone', p) v GROUP BY n, v) a
+    FULL JOIN (SELECT n, v AS asked, count(*) FROM plain, epro_etl.validate('t26 asked', p) v GROUP BY n, v) b ON (a.n, a.lone, a.count) = (b.n, b.asked, b.count),
+    LATERAL (SELECT coalesce(a.n, b.n) AS n) c GROUP BY c.n ORDER BY c.n;
+
 -- hostile ones: findings, and the server goes on
 SELECT setval('staged', 9500);
 INSERT INTO staging SELECT nextval('staged'), 'ST01', 't26 all', 'P-1', NULL, '2026-03-01', jsonb_build_object('resourceType', 'QuestionnaireResponse', 'status', 'completed', 'item', p)
