@@ -62,6 +62,7 @@ typedef struct Chunk
 	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
 	Sink	   *storing;		/* that is being written, or NULL */
+	volatile bool releasing;	/* a try ends: servers are told of it */
 	bool		again;			/* the try failed for no row: it is to be done again */
 	HeapTuple  *batch;			/* scratch of the store */
 	int		   *batch_row;		/* which row each of the batch is of */

@@ -28,6 +28,7 @@
 
 static Size most_tuples(const Chunk *chunk);
 static bool try_store(Chunk *chunk, int from, int to);
+static void release_patiently(Chunk *chunk);
 static void insert_rows(Chunk *chunk, int from, int to);
 static void insert_batch(Chunk *chunk, Sink *sink, int n);
 static void hold_rows(Chunk *chunk);
@@ -112,13 +113,14 @@ try_store(Chunk *chunk, int from, int to)
 	chunk->batch_at = -1;
 	chunk->again = false;
 	chunk->storing = NULL;
+	chunk->releasing = false;
 	chunk->mark = cancel_mark();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
 		insert_rows(chunk, from, to);
-		ReleaseCurrentSubTransaction();
+		release_patiently(chunk);
 		stored = true;
 	}
 	PG_CATCH();
@@ -149,6 +151,20 @@ try_store(Chunk *chunk, int from, int to)
 	MemoryContextSwitchTo(memory);
 	CurrentResourceOwner = owner;
 	return stored;
+}
+
+/* Every server that takes part is told, and one of them may not answer. */
+static void
+release_patiently(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+
+	chunk->releasing = true;
+	if (run->remotes != NIL && run->parcels != NULL)
+		patience_begin(&chunk->patience, epro_sink_timeout);
+	ReleaseCurrentSubTransaction();
+	patience_end(&chunk->patience, NULL);
+	chunk->releasing = false;
 }
 
 /* Sink by sink; on an error chunk->batch_at is the row's place, or -1. */
@@ -244,17 +260,23 @@ hold_rows(Chunk *chunk)
 				 errmsg("a required sink is away")));
 }
 
-/* A try has failed by an error that is not the data's: can it be done again? */
+/*
+ * A try has failed by an error that is not the data's: can it be done again?
+ * When the subtransaction ended nobody can say whose it is, as at a commit.
+ */
 static void
 do_without(Chunk *chunk, ErrorData *error)
 {
 	Run		   *run = chunk->run;
 	Sink	   *sink = chunk->storing;
 
-	if (sink == NULL || !error_is_away(sink, error) ||
-		(sink->required && run->parcels == NULL))
+	if (chunk->releasing ? !run_survives_commit(run, error) :
+		sink == NULL || !error_is_away(sink, error) || (sink->required && run->parcels == NULL))
 		ReThrowError(error);
-	note_lost(run, sink, error->sqlerrcode);
+	if (chunk->releasing)
+		run->lost = list_copy(run->remotes);
+	else
+		note_lost(run, sink, error->sqlerrcode);
 	hold_rows(chunk);
 }
 

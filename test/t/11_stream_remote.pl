@@ -39,7 +39,7 @@ my $one_storing = '{"store": 1}';
 my @cuts = ([ 'not cut', undef ], [ 'three groups', '{"deidentify": 2, "validate": 2, "store": 2}' ]);
 my @ways = ([ 'required', "on_duplicate => 'ignore'", 1 ], [ 'not required', "on_duplicate => 'ignore', required => false", 0 ]);
 
-my @parts = qw(flows few_statements stopped stopped_and_run sink_stays ends_while_away lost_inline killed lost_at_commit in_doubt refuses refused_from_outbox
+my @parts = qw(flows few_statements stopped stopped_and_run sink_stays ends_while_away lost_inline killed lost_at_release lost_at_commit in_doubt refuses refused_from_outbox
   refuses_at_commit late slow slow_at_commit silent two_servers unfit no_place dropped_here planted);
 foreach my $part (@ARGV ? @ARGV : @parts)
 {
@@ -291,6 +291,47 @@ sub killed
 }
 
 # The connection is lost while the other server commits.
+# The connection is lost when its rows have been sent and the chunk's
+# subtransaction ends: nothing is being stored in the sink by then.
+sub lost_at_release
+{
+	my $dblink = sprintf('host=%s port=%d dbname=postgres user=postgres application_name=look', $far->host, $far->port);
+
+	$look->query(<<"SQL");
+CREATE EXTENSION dblink;
+CREATE SEQUENCE cuts;
+CREATE TABLE mood_last (source_id bigint);
+CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS \$\$
+BEGIN
+    IF nextval('cuts') = 1 THEN
+        PERFORM FROM dblink('$dblink', 'SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname IS NOT NULL AND application_name <> ''look''') AS d (ended boolean);
+    END IF;
+    RETURN NEW;
+END \$\$;
+CREATE TRIGGER cut BEFORE INSERT ON mood_last FOR EACH ROW EXECUTE FUNCTION cut();
+SQL
+	foreach my $way (@ways)
+	{
+		my ($kind, $with) = @$way;
+		my $what = "lost at the release, $kind";
+
+		flow_anew($look, $there, $with);
+		$look->query(q{ALTER SEQUENCE cuts RESTART; SELECT epro_etl.add_sink('flow', 'MOOD', 'mood_last')});
+		begin_stream($look, $one_storing);
+		remember();
+		put($look, 1, 40);
+		ok(settled($look), "$what: all arrives");
+		is($look->query('SELECT last_value > 1 FROM cuts'), 't', "$what: it was lost");
+		ok(log_has(qr/sink public\.mood_far is away \(SQLSTATE (?:57P01|08...)\)/), "$what: the log says so");
+		is(flow_shows($look, 'failures, generations'), '0|1', "$what: the stream has gone on");
+		end_stream($look, $what);
+		sinks_ok($look, $what);
+		$look->query(q{SELECT epro_etl.remove_sink('flow', 'MOOD', 'mood_last')});
+	}
+	$look->query('DROP TABLE mood_last; DROP FUNCTION cut(); DROP SEQUENCE cuts; DROP EXTENSION dblink');
+	return;
+}
+
 sub lost_at_commit
 {
 	breaks('dies at the commit',
