@@ -31,6 +31,7 @@ static void end_row(Chunk *chunk);
 static void look_up_row(Chunk *chunk);
 static void defer_row(Chunk *chunk, bool asked);
 static void absorb_judging_error(Chunk *chunk, ErrorData *error);
+static void refuse_lost_connection(Chunk *chunk, const ErrorData *error);
 static void absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error);
 static PipelineForm *find_form(Pipeline *pipeline, Span name);
 
@@ -69,6 +70,12 @@ judge_rows(Chunk *chunk)
 			CurrentResourceOwner = owner;
 			if (lookups != NULL)
 				lookup_returned(lookups);
+			/* all are judged, and who was asked is told that the subtransaction ends */
+			if (chunk->at == chunk->n)
+			{
+				refuse_lost_connection(chunk, error);
+				ReThrowError(error);
+			}
 			if (failure == LOOKUP_PASSED_ON && !error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
 			/* while a lookup is asked, its own budget may cancel */
@@ -415,8 +422,15 @@ absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error)
 	chunk->next_lookup = lookups->current + 1;
 	if (!lookup_settle(lookups, failure, error, &chunk->run->response))
 		defer_row(chunk, true);
-	/* who writes must not go on with a transaction that cannot be committed */
-	if (failure == LOOKUP_UNANSWERED && chunk->run->last == STAGE_STORE && lookup_lost_connection(error))
+	if (failure == LOOKUP_UNANSWERED)
+		refuse_lost_connection(chunk, error);
+}
+
+/* Who writes must not go on with a transaction that cannot be committed. */
+static void
+refuse_lost_connection(Chunk *chunk, const ErrorData *error)
+{
+	if (chunk->run->asked && chunk->run->last == STAGE_STORE && lookup_lost_connection(error))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("a connection was lost over which a lookup had asked"),

@@ -102,7 +102,7 @@ my $there = reach($registry);
 
 my $enrolled = '(SELECT r.enrolled FROM public.registry r WHERE r.id = mood02)';
 
-my @parts = qw(slow all_slow policies several circuit says raises wrong stopped stopped_between killed down_inline lost_at_commit once_elsewhere streams beside ends
+my @parts = qw(slow all_slow policies several circuit says raises wrong stopped stopped_between killed down_inline lost_at_release lost_at_commit once_elsewhere streams beside ends
   ends_inline ends_while_letting_go ends_behind_a_block two_runs changed changed_by_sql large dry snapshot requeued published planted flat);
 parts('main', @parts);
 
@@ -557,6 +557,33 @@ sub down_inline
 	start_registry();
 	is($caller->query(run(workers => 0)), 'succeeded|100|100|0|0', "$name: back again, all are loaded");
 	all_well("$name, again");
+	$caller->close;
+	return;
+}
+
+# All questions of a chunk were answered, and then the other process ends: the
+# judging's subtransaction cannot, and the chunk is done again.
+sub lost_at_release
+{
+	my $name = 'its process killed behind the last question';
+
+	anew();
+	lookups("timeout => '20 s'");
+	$look->query('CREATE TABLE elsewhere (source_id bigint)');
+	$look->query(q{SELECT epro_etl.add_sink('mood', 'MOOD', 'elsewhere', condition => 'public.hold(mood02)')});
+	$look->query('SELECT put(1, 40, people => 200)');
+	$two->query('SELECT pg_advisory_lock(82, 40)');
+	my $caller = reach($node);
+	$caller->send(run(workers => 1));
+	ok(await_hold($look), "$name: the last response waits");
+	is($there->query(q{SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE application_name = 'postgres_fdw' OR application_name LIKE 'epro%'}), 1, "$name: killed");
+	$two->query('SELECT pg_advisory_unlock(82, 40)');
+	my ($out, $error) = $caller->wait;
+	is($error, '', "$name: the run succeeds");
+	like($out, qr/^succeeded\|40\|40\|/, "$name: the counts");
+	oracle($name);
+	is(left(), 0, "$name: all are loaded");
+	$look->query(q{SELECT epro_etl.remove_sink('mood', 'MOOD', 'elsewhere'); DROP TABLE elsewhere});
 	$caller->close;
 	return;
 }
