@@ -130,6 +130,10 @@ SELECT stage(10, 3, '{"pulse": 301, "site": "S1"}');
 SELECT status, claimed, loaded, rejected, deferred FROM epro_etl.run('t34', workers => 0);
 SELECT staged, loaded FROM places;
 TABLE amiss;
+SELECT stage(10, 3, '{"pulse": 301, "site": "S1"}');
+UPDATE staging SET payload = '{"pulse": 301}' WHERE id IN (SELECT id FROM staging ORDER BY id DESC LIMIT 2);
+SELECT status, claimed, loaded, rejected, deferred FROM epro_etl.run('t34', workers => 0);
+TABLE amiss;
 SELECT epro_etl.set_severity('t34', '/properties/pulse/maximum', NULL);
 SELECT epro_etl.add_lookup('t34', 'known', 'EXISTS (SELECT FROM t34.site t WHERE t.site = response.site AND t34.slow(t.factor) >= 0)', 'warning',
     condition => 'site IS NOT NULL', timeout => '50 ms', on_timeout => 'reject');
@@ -174,6 +178,15 @@ SELECT rule, says FROM epro_etl.explain_form('t34') WHERE stage = 'run';
 -- a stream has no batch
 SELECT epro_etl.start_stream('t34');
 SELECT count(*) FROM epro_etl.stream;
+-- and where one is wanted, no threshold and no form that has one can be added
+SELECT epro_etl.create_pipeline('t34_stream', 'staging');
+SELECT epro_etl.add_sink('t34_stream', 't34_other', 't34.other');
+INSERT INTO epro_etl.stream (pipeline_id, login, role) SELECT pipeline_id, current_user::regrole, current_user::regrole FROM epro_etl.pipeline WHERE name = 't34_stream';
+SELECT epro_etl.add_check('t34_other', 'x', 'batch_threshold', '{"rule": "/pulse/type", "max_ratio": 0.1}');
+SELECT epro_etl.add_sink('t34_stream', 't34', 't34.loaded');
+DELETE FROM epro_etl.stream;
+SELECT epro_etl.add_sink('t34_stream', 't34', 't34.loaded');
+SELECT epro_etl.drop_pipeline('t34_stream');
 -- a severity that is off judges nothing, so nothing is broken
 SELECT epro_etl.set_severity('t34', '/properties/pulse/maximum', 'off', 'device recalled');
 SELECT stage(10, 3, '{"pulse": 301}');
