@@ -92,6 +92,24 @@ COMMENT ON TABLE epro_etl.severity_overlay IS 'Severities other than the form''s
 COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a keyword in the form''s definition, or the name of an edit check';
 COMMENT ON COLUMN epro_etl.severity_overlay.valid_from IS 'Runs that begin from then on, and before valid_until, go by it';
 
+CREATE TABLE epro_etl.batch_threshold (
+    threshold_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    check_name      text NOT NULL CHECK (check_name <> ''),
+    rule            text NOT NULL CHECK (rule <> ''),
+    max_ratio       double precision NOT NULL CHECK (max_ratio >= 0 AND max_ratio < 1),
+    minimum         bigint NOT NULL CHECK (minimum > 0),
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    removed_at      timestamptz,
+    removed_by      text
+);
+CREATE UNIQUE INDEX batch_threshold_current ON epro_etl.batch_threshold (form, check_name) WHERE removed_at IS NULL;
+COMMENT ON TABLE epro_etl.batch_threshold IS 'Shares of a form''s responses that may break a rule before a run is held; those with removed_at are kept for the ledger';
+COMMENT ON COLUMN epro_etl.batch_threshold.rule IS 'Name of an edit check or lookup, or where the findings of a keyword are, and the keyword: /age/maximum';
+COMMENT ON COLUMN epro_etl.batch_threshold.max_ratio IS 'Share that may, from 0 to below 1: a run in which more do is held before anything has left the source';
+COMMENT ON COLUMN epro_etl.batch_threshold.minimum IS 'Responses of the form that a run must have judged for the share to say something';
+
 CREATE TABLE epro_etl.pipeline (
     pipeline_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name            text NOT NULL UNIQUE CHECK (octet_length(name) BETWEEN 1 AND 63),
@@ -134,6 +152,22 @@ CREATE TABLE epro_etl.stream (
     context         jsonb
 );
 COMMENT ON COLUMN epro_etl.stream.context IS 'Values of the request that started it, for the ledger of its generations';
+CREATE FUNCTION epro_etl.refuse_stream() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    held record;
+BEGIN
+    SELECT t.check_name, t.form INTO held FROM epro_etl.sink s JOIN epro_etl.batch_threshold t USING (form)
+        WHERE s.pipeline_id = NEW.pipeline_id AND t.removed_at IS NULL ORDER BY t.threshold_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a stream has no batch that batch threshold "%" of form "%" could hold', held.check_name, held.form
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Load the pipeline with epro_etl.run(), or take the threshold off with epro_etl.remove_edit_check().';
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION epro_etl.refuse_stream() IS 'Refuses the stream of a pipeline that has a batch threshold';
+CREATE TRIGGER refuse_stream BEFORE INSERT OR UPDATE ON epro_etl.stream FOR EACH ROW EXECUTE FUNCTION epro_etl.refuse_stream();
 COMMENT ON TABLE epro_etl.stream IS 'Streams that are to be up; written by start_stream() and stop_stream() alone, since it says as whom a stream acts';
 
 CREATE TABLE epro_etl.context_server (
@@ -288,6 +322,10 @@ CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text
             SELECT 1 AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
                 FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
             UNION ALL
+            SELECT 5, t.threshold_id, 'run', '', t.check_name, NULL,
+                   format('held if more than %s of %s responses or more break %s', t.max_ratio, t.minimum, t.rule)
+                FROM epro_etl.batch_threshold t WHERE t.form = explain_form.form AND t.removed_at IS NULL
+            UNION ALL
             -- scores before the checks, which can read them; lookups last
             SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
                    CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
@@ -300,7 +338,7 @@ CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text
                 FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL) a
             ORDER BY 1;
     END;
-COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, keywords, scores, edit checks, lookups';
+COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, keywords, scores, edit checks, lookups, and what holds a whole run';
 
 CREATE FUNCTION epro_etl.validate(form text, payload jsonb, study text DEFAULT NULL, visit text DEFAULT NULL,
     authored timestamptz DEFAULT NULL, OUT location text, OUT rule text, OUT kind text, OUT severity text, OUT message text)
@@ -590,6 +628,7 @@ BEGIN
     END IF;
     INSERT INTO epro_etl.form (name, version, definition) VALUES (register_form.name, given, register_form.definition);
     PERFORM epro_etl.compile_form(register_form.name);
+    PERFORM epro_etl.thresholds_fit(register_form.name, '/%');
     SELECT string_agg(DISTINCT format('%s at "%s" (%s)', n.construct, n.location, n.reason), '; ') INTO lost
         FROM epro_etl.form_not_imported(register_form.name) n;
     IF lost IS NOT NULL THEN
@@ -613,6 +652,48 @@ END $$;
 COMMENT ON FUNCTION epro_etl.register_form(text, jsonb, text) IS
     'Registers a JSON Schema (2020-12), or a FHIR Questionnaire (R4), as a form''s new current version and returns the version; an unsupported keyword is refused with its JSON Pointer';
 
+CREATE FUNCTION epro_etl.thresholds_fit(form text, rules text DEFAULT '%') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    definition jsonb;
+    lost record;
+BEGIN
+    SELECT f.definition INTO definition FROM epro_etl.form f WHERE f.name = thresholds_fit.form ORDER BY f.form_id DESC LIMIT 1;
+    SELECT t.check_name, t.rule INTO lost FROM epro_etl.batch_threshold t
+        WHERE t.form = thresholds_fit.form AND t.rule LIKE rules AND t.removed_at IS NULL AND NOT CASE WHEN t.rule LIKE '/%' THEN
+            -- not listed by rule: what the walker judges, where the definition must have the keyword, and a questionnaire, where the item must be there
+            EXISTS (SELECT FROM epro_etl.form_rules(t.form) r WHERE CASE
+                    WHEN r.stage = 'decode' THEN definition ->> 'resourceType' = 'Questionnaire' AND r.location = substring(t.rule FROM '^(.*)/[A-Za-z]+$')
+                    WHEN r.stage <> 'validate' THEN false
+                    WHEN r.rule <> 'schema' THEN t.rule = r.location || '/' || r.rule
+                    WHEN starts_with(t.rule, r.location || '/') THEN EXISTS (
+                        SELECT FROM jsonb_path_query(definition, '$.** ? (@.type() == "object").keyvalue().key') k WHERE k #>> '{}' = substring(t.rule FROM '[^/]*$')) END)
+        ELSE EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = t.form AND c.check_name = t.rule AND c.removed_at IS NULL AND NOT c.computes) END
+        ORDER BY t.threshold_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'form "%" has no rule "%"', form, lost.rule USING ERRCODE = 'undefined_object',
+            DETAIL = format('Batch threshold "%s" counts the responses that break it.', lost.check_name),
+            HINT = 'Name an edit check, a lookup, or a keyword by the location and rule of its findings, such as "/age/maximum"; epro_etl.remove_edit_check() takes the threshold off.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.thresholds_fit(text, text) IS 'Refuses a form''s batch threshold on a rule like these that the form has not, or not any more';
+
+CREATE FUNCTION epro_etl.retire_check(form text, check_name text) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_one boolean;
+BEGIN
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = retire_check.form AND retire_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    found_one := FOUND;
+    UPDATE epro_etl.batch_threshold t SET removed_at = now(), removed_by = session_user
+        WHERE t.form = retire_check.form AND t.check_name = retire_check.check_name AND t.removed_at IS NULL;
+    RETURN found_one OR FOUND;
+END $$;
+COMMENT ON FUNCTION epro_etl.retire_check(text, text) IS 'Takes off what has this name among a form''s edit checks, scores and batch thresholds, and what was declared with it; true if there was any';
+
 CREATE FUNCTION epro_etl.add_edit_check(form text, check_name text, expression text, severity text DEFAULT 'error',
                                         condition text DEFAULT NULL, message text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -629,8 +710,7 @@ BEGIN
         RAISE EXCEPTION 'unknown severity "%"', add_edit_check.severity
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning and information.';
     END IF;
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_edit_check.form AND add_edit_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.retire_check(add_edit_check.form, add_edit_check.check_name);
     INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
         VALUES (add_edit_check.form, add_edit_check.check_name, add_edit_check.expression, add_edit_check.severity,
                 add_edit_check.condition, add_edit_check.message);
@@ -663,8 +743,7 @@ BEGIN
     IF add_lookup.timeout IS NULL OR add_lookup.timeout < '1 millisecond' OR add_lookup.timeout > '1 day' THEN
         RAISE EXCEPTION 'timeout must be between 1 millisecond and 1 day' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_lookup.form AND add_lookup.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.retire_check(add_lookup.form, add_lookup.check_name);
     INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message, timeout, on_timeout)
         VALUES (add_lookup.form, add_lookup.check_name, query, add_lookup.severity, add_lookup.condition, add_lookup.message,
                 add_lookup.timeout, add_lookup.on_timeout);
@@ -677,18 +756,17 @@ CREATE FUNCTION epro_etl.remove_edit_check(form text, check_name text) RETURNS v
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = remove_edit_check.form AND remove_edit_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
-    IF NOT FOUND THEN
+    IF NOT epro_etl.retire_check(remove_edit_check.form, remove_edit_check.check_name) THEN
         RAISE EXCEPTION 'form "%" has no edit check "%"', form, check_name
             USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.edit_check.';
     END IF;
+    PERFORM epro_etl.thresholds_fit(form);
     -- others may read a score
-    IF EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = remove_edit_check.form AND c.check_name = remove_edit_check.check_name AND c.computes AND c.removed_at = now()) THEN
+    IF EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = remove_edit_check.form AND remove_edit_check.check_name IN (c.check_name, c.part_of) AND c.computes AND c.removed_at = now()) THEN
         PERFORM epro_etl.compile_form(form);
     END IF;
 END $$;
-COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check; runs of the past keep naming it';
+COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check, a score or a batch threshold; runs of the past keep naming it';
 
 CREATE FUNCTION epro_etl.set_severity(form text, location text, severity text, reason text DEFAULT NULL,
                                       valid_from timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL) RETURNS void
@@ -942,7 +1020,8 @@ DECLARE
                            "relation": "text", "max_change": "number", "no_previous": "text!", "timeout": "text", "on_timeout": "text"},
         "cross_form": {"table": "text!", "match": "object!", "item": "item!", "column": "text!", "relation": "text!", "no_row": "text",
                        "timeout": "text", "on_timeout": "text"},
-        "unit_conversion": {"item": "item!", "unit": "item!", "units": "object!", "minimum": "number", "maximum": "number"},
+        "unit_conversion": {"item": "item!", "unit": "item!", "units": "object!", "minimum": "number", "maximum": "number", "into": "text"},
+        "batch_threshold": {"rule": "text!", "max_ratio": "number!", "minimum": "count"},
         "outlier": {"item": "item!", "low": "number", "high": "number", "mean": "number", "sd": "number", "z": "number"}}';
     what constant text := format('kind "%s"', kind);
     zone constant text := coalesce(params ->> 'time_zone', 'UTC');
@@ -969,6 +1048,25 @@ BEGIN
             HINT = format('The kinds are %s.', (SELECT string_agg(k, ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(kinds) k));
     END IF;
     PERFORM epro_etl.rule_params(form, what, params, kinds -> kind);
+    IF kind = 'batch_threshold' THEN
+        IF num_nonnulls(severity, condition, message) > 0 THEN
+            RAISE EXCEPTION '% has no severity, condition or message', what USING ERRCODE = 'invalid_parameter_value', HINT = 'These are its rule''s.';
+        END IF;
+        IF check_name = '' OR (params ->> 'max_ratio')::numeric < 0 OR (params ->> 'max_ratio')::numeric >= 1 OR (params ->> 'minimum')::integer = 0 THEN
+            RAISE EXCEPTION '% needs a name, a max_ratio from 0 to below 1, and a minimum above 0', what USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        PERFORM epro_etl.compile_form(form);
+        PERFORM epro_etl.retire_check(form, check_name);
+        INSERT INTO epro_etl.batch_threshold (form, check_name, rule, max_ratio, minimum)
+            VALUES (form, check_name, params ->> 'rule', (params ->> 'max_ratio')::double precision, coalesce((params ->> 'minimum')::integer, 1));
+        PERFORM epro_etl.thresholds_fit(form);
+        SELECT p.name INTO told FROM epro_etl.stream w JOIN epro_etl.pipeline p USING (pipeline_id) JOIN epro_etl.sink k USING (pipeline_id) WHERE k.form = add_check.form LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'pipeline "%" has a stream, which has no batch that a threshold could hold', told
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Stop it with epro_etl.stop_stream(), and load with epro_etl.run().';
+        END IF;
+        RETURN;
+    END IF;
     IF zone <> 'UTC' AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = zone) THEN
         RAISE EXCEPTION 'unknown time zone "%"', zone USING ERRCODE = 'invalid_parameter_value', HINT = 'See pg_timezone_names.';
     END IF;
@@ -1135,12 +1233,18 @@ BEGIN
         rest := NULL;
         told := 'does not fit what another form has';
     WHEN 'unit_conversion' THEN
-        IF NOT params ?| '{minimum,maximum}' THEN
-            RAISE EXCEPTION '% needs minimum, maximum or both', what USING ERRCODE = 'invalid_parameter_value', HINT = 'They are in the standard unit.';
+        IF NOT params ?| '{minimum,maximum,into}' THEN
+            RAISE EXCEPTION '% needs minimum, maximum or both', what USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'They are in the standard unit; without them it needs "into", the name of an item for the converted value.';
+        END IF;
+        IF params ->> 'into' = check_name THEN
+            RAISE EXCEPTION 'the item that % converts into must have another name than the check', what USING ERRCODE = 'invalid_parameter_value';
         END IF;
         a := '';
+        -- whole numbers would be divided as such
+        day := quote_ident(params ->> 'item') || CASE WHEN epro_etl.rule_item(form, params ->> 'item') IN ('integer'::regtype, 'bigint'::regtype) THEN '::numeric' ELSE '' END;
         FOR entry IN SELECT k AS unit, v AS factor FROM jsonb_each(params -> 'units') AS e (k, v) ORDER BY k COLLATE "C" LOOP
-            b := quote_ident(params ->> 'item');
+            b := day;
             IF jsonb_typeof(entry.factor) = 'number' AND (entry.factor #>> '{}')::numeric > 0 THEN
                 b := CASE WHEN (entry.factor #>> '{}')::numeric = 1 THEN b ELSE format('%s * %s', b, entry.factor) END;
             ELSE
@@ -1155,6 +1259,12 @@ BEGIN
         END LOOP;
         a := format('CASE %I%s END', params ->> 'unit', a);
         expression := concat_ws(' AND ', a || ' >= ' || epro_etl.rule_literal(params -> 'minimum'), a || ' <= ' || epro_etl.rule_literal(params -> 'maximum'));
+        IF expression = '' THEN
+            expression := a || ' IS NOT NULL OR NULL';
+        END IF;
+        IF params ? 'into' THEN
+            rest := CASE WHEN a LIKE '%/%' THEN format('trim_scale(%s)', a) ELSE a END;
+        END IF;
         told := 'is outside the range in the standard unit';
     WHEN 'outlier' THEN
         IF severity = 'error' THEN
@@ -1186,7 +1296,13 @@ BEGIN
             RAISE EXCEPTION '% asks nobody here, and takes no timeout', what USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'timeout and on_timeout are those of an anchor in a table.';
         END IF;
+        -- the item first: what reads it would miss the one that goes with the check that is replaced
+        IF kind = 'unit_conversion' AND rest IS NOT NULL THEN
+            PERFORM epro_etl.add_score(form, params ->> 'into', jsonb_strip_nulls(jsonb_build_object('expression', rest, 'condition', condition)));
+        END IF;
         PERFORM epro_etl.add_edit_check(form, check_name, expression, severity, condition, coalesce(message, told));
+        UPDATE epro_etl.edit_check c SET kind = add_check.kind, params = add_check.params, part_of = add_check.check_name
+            WHERE kind = 'unit_conversion' AND c.form = add_check.form AND c.check_name = params ->> 'into' AND c.removed_at IS NULL;
     END IF;
     UPDATE epro_etl.edit_check c SET kind = add_check.kind, params = add_check.params
         WHERE c.form = add_check.form AND c.check_name = add_check.check_name AND c.removed_at IS NULL;
@@ -1198,7 +1314,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.add_check(text, text, text, jsonb, text, text, text) IS
-    'Adds an edit check of a declared kind, such as required_if, visit_window or unique_key; what it becomes, an expression or a lookup, stands in edit_check beside kind and params';
+    'Adds an edit check of a declared kind, such as required_if, visit_window or unique_key; what it becomes, an expression or a lookup, stands in edit_check beside kind and params; a batch_threshold holds whole runs';
 
 CREATE FUNCTION epro_etl.add_score(form text, score text, spec jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1230,8 +1346,7 @@ BEGIN
         RAISE EXCEPTION 'form, score and spec must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     -- a score of that name that is being replaced is no item any more
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_score.form AND score IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.retire_check(form, score);
     PERFORM epro_etl.rule_params(form, what, spec, known);
     IF mode <> ALL ('{compute,verify}'::text[]) THEN
         RAISE EXCEPTION 'unknown mode "%"', mode USING ERRCODE = 'invalid_parameter_value', HINT = 'It is compute or verify.';
@@ -1370,6 +1485,7 @@ BEGIN
     END IF;
     UPDATE epro_etl.edit_check c SET kind = 'score', params = spec
         WHERE c.form = add_score.form AND c.check_name = score AND c.removed_at IS NULL;
+    PERFORM epro_etl.thresholds_fit(form);
     FOR pipe IN SELECT p.name FROM epro_etl.pipeline p
                 WHERE mode = 'compute' AND EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = add_score.form) ORDER BY p.name LOOP
         PERFORM epro_etl.tell_unstored(pipe, form);
@@ -1394,6 +1510,7 @@ BEGIN
     INSERT INTO epro_etl.deid_rule (form, path, method, params)
         VALUES (set_deid.form, set_deid.path, set_deid.method, set_deid.params);
     PERFORM epro_etl.compile_form(set_deid.form);
+    PERFORM epro_etl.thresholds_fit(set_deid.form);
 
     -- what is taken out cannot be judged: say which keywords that silences
     IF set_deid.method <> 'keep' THEN
@@ -2795,8 +2912,7 @@ BEGIN
         id := c.check_id;
         IF id IS NULL THEN
             BEGIN
-                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
+                PERFORM epro_etl.retire_check(odm_store.name, c.name);
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.condition, c.message) RETURNING check_id INTO id;
                 -- what was written in SQL may be no rule here: then it alone is not imported
@@ -2809,8 +2925,7 @@ BEGIN
                     report := jsonb_set(report, ARRAY[c."row"::text], (report -> c."row") || jsonb_build_object('status', 'not imported', 'detail', SQLERRM));
                     CONTINUE;
                 END IF;
-                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
+                PERFORM epro_etl.retire_check(odm_store.name, c.name);
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.otherwise, c.message) RETURNING check_id INTO id;
                 report := jsonb_set(report, ARRAY[c."row"::text, 'detail'], to_jsonb((report -> c."row" ->> 'detail') || ', whatever the condition'));
@@ -2819,6 +2934,7 @@ BEGIN
         ids := ids || id;
     END LOOP;
     PERFORM epro_etl.compile_form(odm_store.name);
+    PERFORM epro_etl.thresholds_fit(odm_store.name);
 
     IF (previous.version, previous.checks, previous.report) IS DISTINCT FROM (given, ids, report) THEN
         INSERT INTO epro_etl.form_import (form, version, checks, report) VALUES (odm_store.name, given, ids, report);
@@ -2965,6 +3081,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.batch_threshold', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = settings)');
@@ -2984,6 +3101,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay_overlay_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.batch_threshold_threshold_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline_pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');

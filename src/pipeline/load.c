@@ -3,9 +3,10 @@
  *		From the configuration tables to a compiled pipeline.
  *
  * A run is pinned to versions: its first worker decides which form, edit
- * checks, de-identification rules and sinks are current and writes them into the
- * ledger; every worker compiles exactly these, also when it has to compile
- * again in the middle of the run because a relation or function changed.
+ * checks, de-identification rules, batch thresholds and sinks are current and
+ * writes them into the ledger; every worker compiles exactly these, also when
+ * it has to compile again in the middle of the run because a relation or
+ * function changed.
  *
  * Configuration is read as the extension's owner; everything compiled from it
  * is compiled, and later evaluated, as the caller of the run.
@@ -68,6 +69,7 @@ static void function_changed(Datum arg, int cacheid, uint32 hashvalue);
 static void load_source(Pipeline *pipeline);
 static void load_forms(Pipeline *pipeline);
 static void load_rules(Pipeline *pipeline);
+static void load_thresholds(Pipeline *pipeline);
 static void load_sinks(Pipeline *pipeline);
 static Rule *read_rules(uint64 n, MemoryContext memory);
 static int	overlaid(const char *name);
@@ -143,6 +145,8 @@ pipeline_versions(int64 pipeline_id)
 		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'),"
 		  " 'severities', coalesce((SELECT jsonb_agg(o.overlay_id ORDER BY o.overlay_id)"
 		  "   FROM epro_etl.severity_overlay o WHERE o.form = f.name AND " OVERLAY_HOLDS "), '[]'),"
+		  " 'batch_thresholds', coalesce((SELECT jsonb_agg(t.threshold_id ORDER BY t.threshold_id)"
+		  "   FROM epro_etl.batch_threshold t WHERE t.form = f.name AND t.removed_at IS NULL), '[]'),"
 		  " 'sinks', (SELECT jsonb_agg(s.sink_id ORDER BY s.sink_id)"
 		  "   FROM epro_etl.sink s WHERE s.form = f.name AND s.pipeline_id = $1))), '{}')"
 		  " FROM (SELECT DISTINCT ON (name) name, form_id, version FROM epro_etl.form"
@@ -152,6 +156,23 @@ pipeline_versions(int64 pipeline_id)
 	versions = column_jsonb(0, 1, memory);
 	owner_end(&scope);
 	return versions;
+}
+
+/* For how many thresholds a run that starts now needs room. */
+int
+pipeline_count_thresholds(int64 pipeline_id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(pipeline_id)};
+	OwnerScope	scope;
+	int			n;
+
+	owner_begin(&scope);
+	n = (int) query("SELECT 1 FROM epro_etl.batch_threshold t WHERE t.removed_at IS NULL AND EXISTS"
+					" (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.form = t.form)",
+					1, types, values);
+	owner_end(&scope);
+	return n;
 }
 
 /* The versions that a run was pinned to. */
@@ -252,6 +273,7 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 	load_source(pipeline);
 	load_forms(pipeline);
 	load_rules(pipeline);
+	load_thresholds(pipeline);
 	load_sinks(pipeline);
 	AtEOXact_GUC(true, guc_level);
 	watch_relations(pipeline);
@@ -577,6 +599,63 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 		lookupset_add(form->lookups, &declared);
 	}
 	form->values = palloc0(sizeof(Value) * form->form->nnodes);
+}
+
+/*
+ * Refuses one whose rule is none of the form's any more: it would hold nothing.
+ * A stream has no batch that could be held.
+ */
+static void
+load_thresholds(Pipeline *pipeline)
+{
+	Oid			types[] = {INT8OID, JSONBOID};
+	Datum		values[] = {Int64GetDatum(pipeline->id), JsonbPGetDatum(pipeline->versions)};
+	OwnerScope	scope;
+	uint64		n;
+	char	  **forms;
+	bool		streams = false;
+	const char *lost = NULL;
+
+	owner_begin(&scope);
+	n = query("SELECT t.form, t.check_name, t.rule, t.max_ratio, t.minimum,"
+			  " t.rule LIKE '/%' OR EXISTS (SELECT FROM epro_etl.edit_check c, jsonb_array_elements_text(v.value->'edit_checks') r"
+			  "   WHERE c.check_id = r::bigint AND c.check_name = t.rule AND NOT c.computes),"
+			  " EXISTS (SELECT FROM epro_etl.stream s WHERE s.pipeline_id = $1)"
+			  " FROM jsonb_each($2) v, jsonb_array_elements_text(v.value->'batch_thresholds') i, epro_etl.batch_threshold t"
+			  " WHERE t.threshold_id = i::bigint ORDER BY t.threshold_id",
+			  2, types, values);
+	pipeline->thresholds = MemoryContextAllocZero(pipeline->memory, sizeof(Threshold) * (n + 1));
+	forms = MemoryContextAlloc(pipeline->memory, sizeof(char *) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		Threshold  *threshold = &pipeline->thresholds[i];
+
+		forms[i] = column_text(i, 1, pipeline->memory);
+		threshold->name = column_text(i, 2, pipeline->memory);
+		threshold->rule = column_text(i, 3, pipeline->memory);
+		threshold->max_ratio = DatumGetFloat8(column_datum(i, 4));
+		threshold->minimum = DatumGetInt64(column_datum(i, 5));
+		if (!DatumGetBool(column_datum(i, 6)))
+			lost = threshold->rule;
+		streams = DatumGetBool(column_datum(i, 7));
+	}
+	owner_end(&scope);
+	MemoryContextSwitchTo(pipeline->memory);
+
+	if (streams)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" has a stream and a batch threshold", pipeline->name),
+				 errdetail("A stream has no batch that a threshold could hold."),
+				 errhint("Stop the stream with epro_etl.stop_stream(), or take the threshold off with epro_etl.remove_edit_check().")));
+	if (lost != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("a batch threshold names the rule \"%s\", which its form does not have any more", lost),
+				 errhint("Add the threshold anew with epro_etl.add_check(), or take it off with epro_etl.remove_edit_check().")));
+	pipeline->nthresholds = (int) n;
+	for (uint64 i = 0; i < n; i++)
+		pipeline->thresholds[i].form = find_form(pipeline, forms[i]);
 }
 
 /* Those of the pinned sinks that are still there: one can be taken off any time. */
