@@ -89,6 +89,28 @@ SELECT location, rule, severity FROM epro_etl.validate('T36', '{"a": 1, "b": 1, 
 SELECT location, rule, severity FROM epro_etl.validate('T36', '{"b": 1, "z": 1}');
 SELECT epro_etl.set_severity('T36', '/unevaluatedProperties', 'information');
 SELECT location, rule, severity FROM epro_etl.validate('T36', '{"b": 1, "z": 1}');
+-- what decides for the properties of a pattern does so as the form has it, and with the pattern's severity
+SELECT epro_etl.register_form('T40', '{"type": "object", "properties": {"p1": {"type": "integer"}, "r": {"$ref": "#/$defs/row"}, "s": {"$ref": "#/$defs/row"}},
+    "allOf": [{"patternProperties": {"^p": {"$ref": "#/$defs/low"}}}, {"properties": {"p1": {"$ref": "#/$defs/low"}}}],
+    "$defs": {"low": {"minimum": 5}, "row": {"type": "array", "minItems": 2, "items": {"minimum": 5}}}}');
+SELECT location, rule, severity FROM epro_etl.validate('T40', '{"p1": 1}');
+SELECT epro_etl.set_severity('T40', '/$defs/low/minimum', 'off', 'tried');
+SELECT location, rule, severity FROM epro_etl.validate('T40', '{"p1": 1}');
+SELECT epro_etl.set_severity('T40', '/allOf/0/patternProperties', 'warning');
+SELECT location, rule, severity FROM epro_etl.validate('T40', '{"p1": 1}');
+-- through an item that is a reference: what is its own, and nothing that others share
+SELECT epro_etl.set_severity('T40', '/properties/r/minItems', 'warning');
+SELECT location, rule, severity FROM epro_etl.validate('T40', '{"r": [1], "s": [1]}');
+SELECT epro_etl.set_severity('T40', '/properties/r/items/minimum', 'warning');
+SELECT epro_etl.set_severity('T40', '/properties/r/items', 'warning');
+SELECT location, rule, severity FROM epro_etl.validate('T40', '{"r": [1], "s": [1]}');
+-- what takes too long does not hide what failed before; and is no more severe than its rule
+SELECT epro_etl.register_form('T41', jsonb_build_object('type', 'object', 'properties', '{"a": {}}'::jsonb, 'additionalProperties', '{"type": "string", "$ref": "#/$defs/d0"}'::jsonb,
+    '$defs', (SELECT jsonb_object_agg('d' || i, CASE WHEN i < 24 THEN format('{"allOf": [{"$ref": "#/$defs/d%s"}, {"$ref": "#/$defs/d%1$s"}]}', i + 1) ELSE '{"minLength": 1}' END::jsonb) FROM generate_series(0, 24) i)));
+SELECT location, rule, kind, severity FROM epro_etl.validate('T41', '{"b": 1, "cc": "x", "ddd": "x"}');
+SELECT location, rule, kind, severity FROM epro_etl.validate('T41', '{"cc": "x", "ddd": "x"}');
+SELECT epro_etl.set_severity('T41', '/additionalProperties', 'warning');
+SELECT location, rule, kind, severity FROM epro_etl.validate('T41', '{"cc": "x", "ddd": "x"}');
 -- a wrong type that is no error: the rest is judged; a condition that nobody knows: its own severity, or it is not evaluated
 SELECT epro_etl.register_form('T37', '{"type": "object", "properties": {"a": {"type": "integer", "enum": [1, 2]}, "who": {"type": "string"}, "n": {"type": "integer"},
     "o": {"type": "array", "items": {"type": "integer", "enum": [1]}}},
