@@ -89,7 +89,7 @@ CREATE TABLE epro_etl.severity_overlay (
 );
 CREATE INDEX severity_overlay_current ON epro_etl.severity_overlay (form) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.severity_overlay IS 'Severities other than the form''s or the edit check''s own; those with removed_at are kept for the ledger';
-COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a keyword in the form''s definition, or the name of an edit check';
+COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a rule in the form''s definition, or the name of an edit check';
 COMMENT ON COLUMN epro_etl.severity_overlay.valid_from IS 'Runs that begin from then on, and before valid_until, go by it';
 
 CREATE TABLE epro_etl.batch_threshold (
@@ -312,33 +312,7 @@ CREATE FUNCTION epro_etl.form_rules(form text, OUT stage text, OUT location text
     RETURNS SETOF record
     LANGUAGE c STABLE STRICT
     AS 'MODULE_PATHNAME', 'epro_etl_form_rules';
-COMMENT ON FUNCTION epro_etl.form_rules(text) IS 'What the stages do for each item of a form''s current version, in their order; see explain_form()';
-
-CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
-    RETURNS SETOF record
-    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-    BEGIN ATOMIC
-        SELECT row_number() OVER (ORDER BY a.part, a.n), a.stage, a.location, a.rule, a.severity, a.says FROM (
-            SELECT 1 AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
-                FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
-            UNION ALL
-            SELECT 5, t.threshold_id, 'run', '', t.check_name, NULL,
-                   format('held if more than %s of %s responses or more break %s', t.max_ratio, t.minimum, t.rule)
-                FROM epro_etl.batch_threshold t WHERE t.form = explain_form.form AND t.removed_at IS NULL
-            UNION ALL
-            -- scores before the checks, which can read them; lookups last
-            SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
-                   CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
-                   CASE WHEN NOT c.computes THEN
-                       coalesce((SELECT o.severity FROM epro_etl.severity_overlay o
-                                 WHERE o.form = c.form AND o.location = c.check_name AND o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until
-                                 ORDER BY o.overlay_id DESC LIMIT 1), c.severity) END,
-                   c.expression || coalesce(' WHEN ' || c.condition, '') ||
-                       coalesce(' WITHIN ' || c.timeout || ' OR ' || c.on_timeout, '')
-                FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL) a
-            ORDER BY 1;
-    END;
-COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, keywords, scores, edit checks, lookups, and what holds a whole run';
+COMMENT ON FUNCTION epro_etl.form_rules(text) IS 'What the stages do for a form''s current version, in their order; see explain_form()';
 
 CREATE FUNCTION epro_etl.validate(form text, payload jsonb, study text DEFAULT NULL, visit text DEFAULT NULL,
     authored timestamptz DEFAULT NULL, OUT location text, OUT rule text, OUT kind text, OUT severity text, OUT message text)
@@ -2247,6 +2221,38 @@ CROSS JOIN LATERAL ROWS FROM (pg_catalog.jsonb_to_recordset(i.report) AS (constr
 WHERE i.import_id = (SELECT pg_catalog.max(l.import_id) FROM epro_etl.form_import l WHERE l.form = i.form)
 ORDER BY i.form, r.n;
 COMMENT ON VIEW epro_etl.import_report IS 'A row a construct of each form that came from ODM: imported, or not imported with the reason; of the newest import';
+
+CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT row_number() OVER (ORDER BY a.part, a.n), a.stage, a.location, a.rule, a.severity, a.says FROM (
+            SELECT CASE WHEN r.stage = 'not imported' THEN 6 ELSE 1 END AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
+                FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
+            UNION ALL
+            -- scores before the checks, which can read them; lookups last
+            SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
+                   CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
+                   CASE WHEN NOT c.computes THEN
+                       coalesce((SELECT o.severity FROM epro_etl.severity_overlay o
+                                 WHERE o.form = c.form AND o.location = c.check_name AND o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until
+                                 ORDER BY o.overlay_id DESC LIMIT 1), c.severity) END,
+                   c.expression || coalesce(' WHEN ' || c.condition, '') ||
+                       coalesce(' WITHIN ' || c.timeout || ' OR ' || c.on_timeout, '')
+                FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL
+            UNION ALL
+            SELECT 5, t.threshold_id, 'run', '', t.check_name, NULL,
+                   format('held if more than %s of %s responses or more break %s', t.max_ratio, t.minimum, t.rule)
+                FROM epro_etl.batch_threshold t WHERE t.form = explain_form.form AND t.removed_at IS NULL
+            UNION ALL
+            -- of ODM, if the current version came from it
+            SELECT 7, row_number() OVER (), 'not imported', r.oid, r.construct, NULL, r.detail
+                FROM epro_etl.import_report r
+                WHERE r.form = explain_form.form AND r.status = 'not imported'
+                  AND r.version = (SELECT f.version FROM epro_etl.form f WHERE f.name = explain_form.form ORDER BY f.form_id DESC LIMIT 1)) a
+            ORDER BY 1;
+    END;
+COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, rules by the JSON Pointers that set_severity() takes, scores, edit checks, lookups, what holds a whole run; then what was not imported';
 
 CREATE FUNCTION epro_etl.odm_read(definition xml) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp

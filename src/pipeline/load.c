@@ -75,6 +75,8 @@ static Rule *read_rules(uint64 n, MemoryContext memory);
 static int	overlaid(const char *name);
 static int	severity_of(const Rule *check, const Rule *rules, uint64 n);
 static void add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering);
+pg_attribute_noreturn() static void refuse_overlay(const CompiledForm *form, const char *place,
+												   const char *hint);
 static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
 static char *column_text(uint64 row, int column, MemoryContext memory);
@@ -574,13 +576,11 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 			continue;
 		if (rule->text == NULL)
 		{
-			if (rule->name[0] == '/' && !form_overlay(form->form, rule->name, overlaid(rule->severity)) &&
-				registering)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_OBJECT),
-						 errmsg("form \"%s\" judges no keyword at \"%s\"", form->form->name, rule->name),
-						 errdetail("A severity is laid over it."),
-						 errhint("Name a keyword by its JSON Pointer in the definition, such as \"/properties/age/maximum\", or an edit check by its name; epro_etl.set_severity() with NULL takes one back.")));
+			char	   *hint;
+
+			if (rule->name[0] == '/' &&
+				!form_overlay(form->form, rule->name, overlaid(rule->severity), &hint) && registering)
+				refuse_overlay(form->form, rule->name, hint);
 			continue;
 		}
 		severity = severity_of(rule, rules, n);
@@ -656,6 +656,23 @@ load_thresholds(Pipeline *pipeline)
 	pipeline->nthresholds = (int) n;
 	for (uint64 i = 0; i < n; i++)
 		pipeline->thresholds[i].form = find_form(pipeline, forms[i]);
+}
+
+/* hint is NULL: there is no such rule. */
+static void
+refuse_overlay(const CompiledForm *form, const char *place, const char *hint)
+{
+	if (hint != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the rule of form \"%s\" at \"%s\" cannot have a severity of its own",
+						form->name, place),
+				 errhint("%s", hint)));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("form \"%s\" judges no keyword at \"%s\"", form->name, place),
+			 errdetail("A severity is laid over it."),
+			 errhint("Name a keyword by its JSON Pointer in the definition, such as \"/properties/age/maximum\", or an edit check by its name; epro_etl.set_severity() with NULL takes one back.")));
 }
 
 /* Those of the pinned sinks that are still there: one can be taken off any time. */
