@@ -112,7 +112,7 @@ CREATE TABLE epro_etl.sink (
     columns         jsonb,
     matched         text[] NOT NULL,
     condition       text,
-    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore')),
+    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore', 'latest')),
     required        boolean NOT NULL,
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
@@ -120,7 +120,7 @@ CREATE TABLE epro_etl.sink (
 );
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON COLUMN epro_etl.sink.shape IS 'wide: a row a response, a column an item; long: a row an item that is answered';
-COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded';
+COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded; latest: the row that was authored later stands, and the earlier one goes to superseded';
 COMMENT ON COLUMN epro_etl.sink.required IS 'Whether a response needs this sink to be loaded';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
@@ -223,6 +223,26 @@ CREATE TABLE epro_etl.quarantine (
 CREATE INDEX quarantine_response ON epro_etl.quarantine (run_id, source_id);
 COMMENT ON TABLE epro_etl.quarantine IS 'Rejected responses, whole and identified, until they are corrected and requeued; grant with care';
 COMMENT ON COLUMN epro_etl.quarantine.original IS 'The staging row: an object of its columns; a column that was NULL is left out';
+
+-- the order of these columns is known to account.c
+CREATE TABLE epro_etl.superseded (
+    superseded_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sink_id         bigint NOT NULL,
+    target          text NOT NULL,
+    run_id          bigint NOT NULL,
+    source_id       text,
+    earlier_run_id  bigint,
+    earlier_source_id text,
+    "row"           jsonb NOT NULL,
+    superseded_at   timestamptz NOT NULL
+);
+CREATE INDEX superseded_response ON epro_etl.superseded (run_id, source_id);
+CREATE INDEX superseded_earlier ON epro_etl.superseded (earlier_run_id);
+COMMENT ON TABLE epro_etl.superseded IS 'Rows of sinks that a response authored later has replaced, whole; for sinks with on_duplicate latest';
+COMMENT ON COLUMN epro_etl.superseded.target IS 'The sink, as it was called then';
+COMMENT ON COLUMN epro_etl.superseded.run_id IS 'Of the response that took the row''s place, as source_id';
+COMMENT ON COLUMN epro_etl.superseded.earlier_run_id IS 'Of the row that was there, as earlier_source_id, if the sink has a column for it';
+COMMENT ON COLUMN epro_etl.superseded."row" IS 'The row that was there: an object of its columns, de-identified as the sink is; a column that was NULL is left out';
 
 CREATE TABLE epro_etl.requeued (
     pipeline        text NOT NULL,
@@ -1533,9 +1553,13 @@ BEGIN
         RAISE EXCEPTION 'unknown shape "%"', add_sink.shape USING ERRCODE = 'invalid_parameter_value',
             HINT = 'The shapes are wide, a row a response, and long, a row an item.';
     END IF;
-    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore') THEN
+    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore', 'latest') THEN
         RAISE EXCEPTION 'unknown on_duplicate "%"', add_sink.on_duplicate USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'It is reject: a response whose key the sink holds goes to quarantine, or ignore: the row that is there stays, and the response counts as loaded.';
+            HINT = 'It is reject: a response whose key the sink holds goes to quarantine; ignore: the row that is there stays, and the response counts as loaded; or latest: the one that was authored later stands, and the earlier row goes to epro_etl.superseded.';
+    END IF;
+    IF add_sink.on_duplicate = 'latest' AND NOT EXISTS (SELECT FROM epro_etl.pipeline p WHERE p.pipeline_id = pipe AND p.columns ? 'authored') THEN
+        RAISE EXCEPTION 'which response of pipeline "%" is the latest cannot be told: its source has no column for the role "authored"', pipeline
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Map one with epro_etl.create_pipeline(columns => ''{"authored": "your_column"}'').';
     END IF;
     IF add_sink.required IS NULL THEN
         RAISE EXCEPTION 'required must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -1566,7 +1590,7 @@ BEGIN
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
 COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text, boolean) IS
-    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables';
+    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables; with ''latest'' a response takes the place of a row with its key that was authored earlier';
 
 CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1899,7 +1923,9 @@ BEGIN
     -- NULL: all have conditions; a wide one with a condition takes what leaves
     -- the long one empty; a row that was there already has the number of an
     -- earlier run; or a relation without a column for the form has responses of
-    -- other forms that are counted elsewhere.
+    -- other forms that are counted elsewhere. Where the latest response stands,
+    -- a row may have been superseded since, by whatever sink has that relation;
+    -- and one that was sent again is a finding, and no row.
     FOR s IN WITH sinks AS (
                  SELECT k.sink_id, k.form, k.target, k.shape, k.condition, k.on_duplicate,
                         bool_or(k.shape = 'wide') OVER (PARTITION BY k.form) AS has_wide,
@@ -1908,8 +1934,8 @@ BEGIN
                  FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
                  WHERE p.name = r.pipeline),
              chosen AS (
-                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate = 'reject' AND (shape = 'wide' OR NOT has_wide) AS complete
-                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', shape = 'long', sink_id)
+                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate <> 'ignore' AND (shape = 'wide' OR NOT has_wide) AS complete
+                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', on_duplicate = 'latest', shape = 'long', sink_id)
              SELECT DISTINCT ON (c.target, CASE WHEN c.held_by ? 'form' THEN c.form END) c.target, c.form, c.shape,
                     c.held_by ->> 'run_id' AS run_column, c.held_by ->> 'form' AS form_column, c.held_by ->> 'source_id' AS id_column,
                     c.complete AND c.held_by ? 'run_id' AND (c.shape = 'wide' OR c.held_by ? 'source_id')
@@ -1924,7 +1950,14 @@ BEGIN
                        CASE s.shape WHEN 'long' THEN format('DISTINCT %I', s.id_column) ELSE '*' END, s.target, s.run_column,
                        CASE WHEN s.form_column IS NULL THEN 'true' ELSE format('%I::text = $2', s.form_column) END)
             INTO rows USING reconcile.run_id, s.form;
-        total := total + rows;
+        total := total + rows
+            + (SELECT count(*) FROM epro_etl.superseded u WHERE u.earlier_run_id = reconcile.run_id
+               AND (u.sink_id IN (SELECT k.sink_id FROM epro_etl.sink k WHERE k.target = s.target)
+                    OR u.target = (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.target))
+               AND (s.form_column IS NULL OR u."row" ->> s.form_column = s.form))
+            + (SELECT count(*) FROM epro_etl.finding f WHERE f.run_id = reconcile.run_id AND f.kind = 'constraint' AND f.severity = 'information'
+               AND f.rule IN (SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = s.target)
+               AND (s.form_column IS NULL OR f.form = s.form));
     END LOOP;
     measure := 'loaded = rows in sinks';
     ledger := CASE WHEN r.dry_run THEN 0 ELSE r.loaded END;
@@ -2973,6 +3006,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
@@ -2989,3 +3023,4 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine_quarantine_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox_outbox_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded_superseded_id_seq', '');
