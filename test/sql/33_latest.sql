@@ -52,7 +52,7 @@ CREATE TABLE input (id int PRIMARY KEY);
 CREATE FUNCTION put(n int, subject text, hour int, payload jsonb) RETURNS int LANGUAGE sql AS $$
     INSERT INTO input VALUES (n);
     INSERT INTO staging VALUES (n, 'ST01', 't33', subject, 'DAY 1', CASE WHEN hour < 24 THEN '2026-03-01 00:00+00'::timestamptz + hour * interval '1 hour' END, payload) RETURNING id $$;
-CREATE VIEW subjects AS SELECT s AS subject, probe.subject_key('ST01', s) AS subject_key FROM (SELECT 'P' || n AS s FROM generate_series(1, 400) n) n;
+CREATE TABLE subjects AS SELECT s AS subject, probe.subject_key('ST01', s) AS subject_key FROM (SELECT 'P' || n AS s FROM generate_series(1, 400) n) n;
 CREATE VIEW shown AS SELECT subject, extract(hour FROM authored AT TIME ZONE 'UTC') AS hour, a, b, source_id, reviewed, twice FROM visits JOIN subjects USING (subject_key) ORDER BY length(subject), subject;
 CREATE VIEW kept AS SELECT s.source_id, earlier_source_id, extract(hour FROM ("row" ->> 'authored')::timestamptz AT TIME ZONE 'UTC') AS hour, "row" ->> 'a' AS a,
     earlier_run_id = ("row" ->> 'run_id')::bigint AS run_agrees FROM epro_etl.superseded s WHERE target LIKE 't33.%' ORDER BY superseded_id;
