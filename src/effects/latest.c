@@ -30,7 +30,6 @@
 #include "catalog/pg_type.h"
 #include "effects/sink.h"
 #include "miscadmin.h"
-#include "rewrite/rewriteHandler.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -40,7 +39,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
-#include "utils/typcache.h"
 #include "words/errors.h"
 
 /* how often a key is looked for that could neither be found nor inserted */
