@@ -130,7 +130,7 @@ CREATE TABLE epro_etl.sink (
     columns         jsonb,
     matched         text[] NOT NULL,
     condition       text,
-    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore')),
+    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore', 'latest')),
     required        boolean NOT NULL,
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
@@ -138,7 +138,7 @@ CREATE TABLE epro_etl.sink (
 );
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON COLUMN epro_etl.sink.shape IS 'wide: a row a response, a column an item; long: a row an item that is answered';
-COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded';
+COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded; latest: the row that was authored later stands, and the earlier one goes to superseded';
 COMMENT ON COLUMN epro_etl.sink.required IS 'Whether a response needs this sink to be loaded';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
@@ -257,6 +257,26 @@ CREATE TABLE epro_etl.quarantine (
 CREATE INDEX quarantine_response ON epro_etl.quarantine (run_id, source_id);
 COMMENT ON TABLE epro_etl.quarantine IS 'Rejected responses, whole and identified, until they are corrected and requeued; grant with care';
 COMMENT ON COLUMN epro_etl.quarantine.original IS 'The staging row: an object of its columns; a column that was NULL is left out';
+
+-- the order of these columns is known to account.c
+CREATE TABLE epro_etl.superseded (
+    superseded_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sink_id         bigint NOT NULL,
+    target          text NOT NULL,
+    run_id          bigint NOT NULL,
+    source_id       text,
+    earlier_run_id  bigint,
+    earlier_source_id text,
+    "row"           jsonb NOT NULL,
+    superseded_at   timestamptz NOT NULL
+);
+CREATE INDEX superseded_response ON epro_etl.superseded (run_id, source_id);
+CREATE INDEX superseded_earlier ON epro_etl.superseded (earlier_run_id);
+COMMENT ON TABLE epro_etl.superseded IS 'Rows of sinks that a response authored later has replaced, whole; for sinks with on_duplicate latest';
+COMMENT ON COLUMN epro_etl.superseded.target IS 'The sink, as it was called then';
+COMMENT ON COLUMN epro_etl.superseded.run_id IS 'Of the response that took the row''s place, as source_id';
+COMMENT ON COLUMN epro_etl.superseded.earlier_run_id IS 'Of the row that was there, as earlier_source_id, if the sink has a column for it';
+COMMENT ON COLUMN epro_etl.superseded."row" IS 'The row that was there: an object of its columns, de-identified as the sink is; a column that was NULL is left out';
 
 CREATE TABLE epro_etl.requeued (
     pipeline        text NOT NULL,
@@ -636,13 +656,17 @@ BEGIN
     SELECT f.definition INTO definition FROM epro_etl.form f WHERE f.name = thresholds_fit.form ORDER BY f.form_id DESC LIMIT 1;
     SELECT t.check_name, t.rule INTO lost FROM epro_etl.batch_threshold t
         WHERE t.form = thresholds_fit.form AND t.rule LIKE rules AND t.removed_at IS NULL AND NOT CASE WHEN t.rule LIKE '/%' THEN
-            -- not listed by rule: what the walker judges, where the definition must have the keyword, and a questionnaire, where the item must be there
-            EXISTS (SELECT FROM epro_etl.form_rules(t.form) r WHERE CASE
-                    WHEN r.stage = 'decode' THEN definition ->> 'resourceType' = 'Questionnaire' AND r.location = substring(t.rule FROM '^(.*)/[A-Za-z]+$')
-                    WHEN r.stage <> 'validate' THEN false
-                    WHEN r.rule <> 'schema' THEN t.rule = r.location || '/' || r.rule
-                    WHEN starts_with(t.rule, r.location || '/') THEN EXISTS (
-                        SELECT FROM jsonb_path_query(definition, '$.** ? (@.type() == "object").keyvalue().key') k WHERE k #>> '{}' = substring(t.rule FROM '[^/]*$')) END)
+            EXISTS (SELECT FROM regexp_match(t.rule, '^(.*)/([^/]*)$') m (part),
+                         -- the innermost item there, and where the definition has it
+                         LATERAL (SELECT i.location, i.required FROM epro_etl.form_items(t.form) i WHERE starts_with(part[1] || '/', i.location || '/')
+                                  UNION ALL SELECT '', false ORDER BY location DESC LIMIT 1) i,
+                         replace(i.location, '/', '/properties/') here
+                    WHERE CASE WHEN definition ->> 'resourceType' IN ('Questionnaire', 'Bundle') THEN i.location = part[1]
+                               ELSE part[2] = 'required' AND i.location = part[1] AND i.required
+                                    OR EXISTS (SELECT FROM epro_etl.form_rules(t.form) r WHERE r.stage = 'validate' AND r.rule = part[2]
+                                                  AND (starts_with(r.location, here || '/') OR r.location ~ '^/([$]defs|definitions)/')
+                                                  -- deeper than any item: an element, or a key that is not declared
+                                                  AND (i.location = part[1] OR r.location ~ '/(items|prefixItems|contains|\w+Properties|unevaluatedItems|[$]defs|definitions)/')) END)
         ELSE EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = t.form AND c.check_name = t.rule AND c.removed_at IS NULL AND NOT c.computes) END
         ORDER BY t.threshold_id LIMIT 1;
     IF FOUND THEN
@@ -1624,9 +1648,13 @@ BEGIN
         RAISE EXCEPTION 'unknown shape "%"', add_sink.shape USING ERRCODE = 'invalid_parameter_value',
             HINT = 'The shapes are wide, a row a response, and long, a row an item.';
     END IF;
-    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore') THEN
+    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore', 'latest') THEN
         RAISE EXCEPTION 'unknown on_duplicate "%"', add_sink.on_duplicate USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'It is reject: a response whose key the sink holds goes to quarantine, or ignore: the row that is there stays, and the response counts as loaded.';
+            HINT = 'It is reject: a response whose key the sink holds goes to quarantine; ignore: the row that is there stays, and the response counts as loaded; or latest: the one that was authored later stands, and the earlier row goes to epro_etl.superseded.';
+    END IF;
+    IF add_sink.on_duplicate = 'latest' AND NOT EXISTS (SELECT FROM epro_etl.pipeline p WHERE p.pipeline_id = pipe AND p.columns ? 'authored') THEN
+        RAISE EXCEPTION 'which response of pipeline "%" is the latest cannot be told: its source has no column for the role "authored"', pipeline
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Map one with epro_etl.create_pipeline(columns => ''{"authored": "your_column"}'').';
     END IF;
     IF add_sink.required IS NULL THEN
         RAISE EXCEPTION 'required must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -1657,7 +1685,7 @@ BEGIN
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
 COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text, boolean) IS
-    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables';
+    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables; with ''latest'' a response takes the place of a row with its key that was authored earlier';
 
 CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1990,7 +2018,9 @@ BEGIN
     -- NULL: all have conditions; a wide one with a condition takes what leaves
     -- the long one empty; a row that was there already has the number of an
     -- earlier run; or a relation without a column for the form has responses of
-    -- other forms that are counted elsewhere.
+    -- other forms that are counted elsewhere. Where the latest response stands,
+    -- a row may have been superseded since, by whatever sink has that relation;
+    -- and one that was sent again is a finding, and no row.
     FOR s IN WITH sinks AS (
                  SELECT k.sink_id, k.form, k.target, k.shape, k.condition, k.on_duplicate,
                         bool_or(k.shape = 'wide') OVER (PARTITION BY k.form) AS has_wide,
@@ -1999,8 +2029,8 @@ BEGIN
                  FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
                  WHERE p.name = r.pipeline),
              chosen AS (
-                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate = 'reject' AND (shape = 'wide' OR NOT has_wide) AS complete
-                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', shape = 'long', sink_id)
+                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate <> 'ignore' AND (shape = 'wide' OR NOT has_wide) AS complete
+                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', on_duplicate = 'latest', shape = 'long', sink_id)
              SELECT DISTINCT ON (c.target, CASE WHEN c.held_by ? 'form' THEN c.form END) c.target, c.form, c.shape,
                     c.held_by ->> 'run_id' AS run_column, c.held_by ->> 'form' AS form_column, c.held_by ->> 'source_id' AS id_column,
                     c.complete AND c.held_by ? 'run_id' AND (c.shape = 'wide' OR c.held_by ? 'source_id')
@@ -2015,7 +2045,14 @@ BEGIN
                        CASE s.shape WHEN 'long' THEN format('DISTINCT %I', s.id_column) ELSE '*' END, s.target, s.run_column,
                        CASE WHEN s.form_column IS NULL THEN 'true' ELSE format('%I::text = $2', s.form_column) END)
             INTO rows USING reconcile.run_id, s.form;
-        total := total + rows;
+        total := total + rows
+            + (SELECT count(*) FROM epro_etl.superseded u WHERE u.earlier_run_id = reconcile.run_id
+               AND (u.sink_id IN (SELECT k.sink_id FROM epro_etl.sink k WHERE k.target = s.target)
+                    OR u.target = (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.target))
+               AND (s.form_column IS NULL OR u."row" ->> s.form_column = s.form))
+            + (SELECT count(*) FROM epro_etl.finding f WHERE f.run_id = reconcile.run_id AND f.kind = 'constraint' AND f.severity = 'information'
+               AND f.rule IN (SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = s.target)
+               AND (s.form_column IS NULL OR f.form = s.form));
     END LOOP;
     measure := 'loaded = rows in sinks';
     ledger := CASE WHEN r.dry_run THEN 0 ELSE r.loaded END;
@@ -3096,6 +3133,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
@@ -3113,3 +3151,4 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine_quarantine_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox_outbox_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded_superseded_id_seq', '');

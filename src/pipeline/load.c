@@ -696,7 +696,7 @@ load_sinks(Pipeline *pipeline)
 	n = query("SELECT s.form, s.condition,"
 			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
 			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
-			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required"
+			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required, s.on_duplicate = 'latest'"
 			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.sink_id IN"
 			  "  (SELECT i::bigint FROM jsonb_array_elements_text($2 -> s.form -> 'sinks') i)"
 			  " ORDER BY s.sink_id", 2, types, values);
@@ -714,6 +714,7 @@ load_sinks(Pipeline *pipeline)
 		declared->is_long = DatumGetBool(column_datum(i, 7));
 		declared->ignores = DatumGetBool(column_datum(i, 8));
 		declared->required = DatumGetBool(column_datum(i, 9));
+		declared->latest = DatumGetBool(column_datum(i, 10));
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);
