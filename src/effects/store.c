@@ -430,11 +430,11 @@ fact_datum(const Sink *sink, const SinkColumn *column, const Response *response,
 	switch (column->fact)
 	{
 		case FACT_AUTHORED:
-			*datum = TimestampTzGetDatum(response->authored);
+			*datum = TimestampTzGetDatum(timestamptz_rounded(response->authored, column->typmod));
 			*isnull = response->authored_isnull;
 			return NULL;
 		case FACT_LOADED_AT:
-			*datum = TimestampTzGetDatum(facts->loaded_at);
+			*datum = TimestampTzGetDatum(timestamptz_rounded(facts->loaded_at, column->typmod));
 			return NULL;
 		case FACT_RUN_ID:
 			*datum = Int64GetDatum(facts->run_id);
