@@ -52,16 +52,28 @@ do_replay()
 			passed=$((passed + through))
 			if [ "$through" -lt ${#files[@]} ] || [ $status -ne 0 ]; then
 				failed=$((failed + 1))
-				grep -v '^passed: ' "$WORK/$target.log" | tail -n 60 >&2
+				what_failed "$WORK/$target.log" >&2
 				file=${files[$through]:-the end}
 				echo "fuzz server replay: $target: $(basename "$file") failed (exit code $status)" >&2
 				through=$((through + 1))
 			fi
 			files=("${files[@]:$through}")
+			# who waits in vain once is not to do so for each file
+			[ $status -ne 124 ] || break
 		done
 	done
 	echo "fuzz server replay: $passed passed, $failed failed"
 	[ $failed -eq 0 ] && [ $passed -gt 0 ]
+}
+
+# The report in a log; where there is none, its end.
+what_failed()
+{
+	if grep -qE 'ERROR: |runtime error: |: not so: |: error [0-9A-Z]{5}: ' "$1"; then
+		sed -nE '/ERROR: |runtime error: |: not so: |: error [0-9A-Z]{5}: /,$p' "$1" | head -n 50
+	else
+		tail -n 50 "$1"
+	fi
 }
 
 do_run()
@@ -102,8 +114,8 @@ fuzz()
 	find "$FUZZ/new/$target" -type f -exec cp {} "$build/new_$target" \;
 	found=$(find "$FUZZ/found" -name "$target-*" -exec cp {} "$build" \; -printf "$build/%f ")
 	if [ $failed -ne 0 ] || [ -n "$found" ] || ! grep -q '^stat::number_of_executed_units' "$log"; then
-		tail -n 60 "$log"
-		echo "fuzz server run: $target: failed ${found:+by $found}"
+		what_failed "$log"
+		echo "fuzz server run: $target: failed${found:+ by $found}"
 		return 1
 	fi
 	echo "fuzz server run: $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs in ${SECONDS_EACH:-60} s," \
