@@ -105,13 +105,14 @@ fuzz()
 {
 	local target=$1 log=$build/$1.log failed=0 found
 
+	# shellcheck disable=SC2086 # a list
 	single "data_$target" fuzz_run "$target" \
-		"-max_total_time=${SECONDS_EACH:-60}" "-max_len=${max_len[$target]}" -timeout=30 -rss_limit_mb=4096 \
+		"-max_total_time=${SECONDS_EACH:-60}" "-max_len=${max_len[$target]}" -timeout=120 -rss_limit_mb=4096 \
 		-use_value_profile=1 -print_final_stats=1 -detect_leaks=0 \
-		"-dict=$FUZZ/$target.dict" "-artifact_prefix=$FUZZ/found/$target-" \
+		${ARGS:+$ARGS} "-dict=$FUZZ/$target.dict" "-artifact_prefix=$FUZZ/found/$target-" \
 		"$FUZZ/new/$target" "$FUZZ/corpus/$target" "$FUZZ/seeds/$target" >"$log" 2>&1 || failed=1
 	mkdir -p "$build/new_$target"
-	find "$FUZZ/new/$target" -type f -exec cp {} "$build/new_$target" \;
+	find "$FUZZ/new/$target" -type f -exec cp -t "$build/new_$target" {} +
 	found=$(find "$FUZZ/found" -name "$target-*" -exec cp {} "$build" \; -printf "$build/%f ")
 	if [ $failed -ne 0 ] || [ -n "$found" ] || ! grep -q '^stat::number_of_executed_units' "$log"; then
 		what_failed "$log"
@@ -122,8 +123,8 @@ fuzz()
 		"$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1), no failure"
 }
 
-# What a target begins with beside its corpus; made by the caller, who can read
-# the test data.
+# What a target begins with beside its corpus: what the last run has found, and
+# seeds, made by the caller, who can read the test data.
 seeds()
 {
 	local folder
@@ -131,6 +132,8 @@ seeds()
 	for folder in new found seeds; do
 		mkdir -p "$FUZZ/$folder/$1"
 	done
+	mkdir -p "$build/new_$1"
+	find "$build/new_$1" -type f -exec cp -t "$FUZZ/new/$1" {} +
 	perl "$here/seeds.pl" "$1" "$FUZZ/seeds/$1" "$TOP" "${EPRO_DATA:-$TOP/../shared/data}"
 	[ "$(id -u)" -ne 0 ] || chown -R "$SERVER_USER" "$FUZZ"
 }
