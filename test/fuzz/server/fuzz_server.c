@@ -14,6 +14,10 @@
  * anything or takes a resource that only a transaction's end frees, so there is
  * no subtransaction.
  *
+ * An input may take so many seconds of the processor's time.  libFuzzer's own
+ * timeout goes by the clock on the wall, which also runs while a busy machine
+ * does something else.
+ *
  * Leaks of the process as a whole are not looked for: the server itself leaves
  * to the end of the process what it has malloc()ed, and what the extension
  * allocates belongs to a context, whose chunks are counted.
@@ -23,6 +27,8 @@
 #include "postgres.h"
 
 #include <signal.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -38,6 +44,9 @@ PG_MODULE_MAGIC;
 PG_FUNCTION_INFO_V1(fuzz_run);
 PG_FUNCTION_INFO_V1(fuzz_replay);
 
+/* Of the processor's time, for one input. */
+#define MOST_SECONDS 30
+
 /* What the targets' files are in. */
 const char *fuzz_folder;
 
@@ -45,6 +54,8 @@ static const FuzzTarget *target;
 
 static void open_target(const char *name, const char *folder);
 static int	run_input(const uint8 *data, size_t size);
+static void set_limit(int seconds);
+static void limit_reached(int signal_number);
 static char **texts_of(ArrayType *array, int *n);
 static char *read_input(const char *path, size_t *size);
 
@@ -143,6 +154,7 @@ open_target(const char *name, const char *folder)
 	}
 	if (target == NULL)
 		elog(ERROR, "there is no target \"%s\"", name);
+	pqsignal(SIGPROF, limit_reached);
 	caller = MemoryContextSwitchTo(fuzz_memory(TopMemoryContext, "forms of the fuzz target"));
 	if (target->prepare != NULL)
 		target->prepare();
@@ -158,6 +170,7 @@ run_input(const uint8 *data, size_t size)
 	volatile int result = FUZZ_TAKEN;
 	long		before = fuzz_memory_live();
 
+	set_limit(MOST_SECONDS);
 	memory = fuzz_memory(TopMemoryContext, "input");
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
@@ -179,7 +192,28 @@ run_input(const uint8 *data, size_t size)
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
 	MUST(fuzz_memory_live() == before);
+	set_limit(0);
 	return result;
+}
+
+/* From now on; 0: none. */
+static void
+set_limit(int seconds)
+{
+	struct itimerval timer = {0};
+
+	timer.it_value.tv_sec = seconds;
+	MUST(setitimer(ITIMER_PROF, &timer, NULL) == 0);
+}
+
+static void
+limit_reached(int signal_number)
+{
+	static const char says[] = "ERROR: the input takes too much of the processor's time\n";
+
+	if (write(STDERR_FILENO, says, sizeof(says) - 1) < 0)
+		_exit(1);
+	abort();
 }
 
 static char **
