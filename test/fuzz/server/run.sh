@@ -33,7 +33,7 @@ main()
 	module=$FUZZ/$(basename "$module")
 	chmod -R u+rwX,go+rX "$FUZZ"
 	[ "$(id -u)" -ne 0 ] || chown -R "$SERVER_USER" "$FUZZ"
-	"do_$what" "$@"
+	supervise "do_$what" "$@"
 }
 
 # One server for all files of a target. One that dies takes the file at hand
