@@ -151,7 +151,7 @@ server_make()
 # a command to such a server, and no argument of ours has a quote in it.
 single()
 {
-	local data=$WORK/$1 function=$2 target=$3 arguments
+	local data=$WORK/$1 function=$2 target=$3 arguments status=0
 	shift 3
 
 	arguments=$(printf ",'%s'" "$@")
@@ -164,7 +164,10 @@ single()
 	as_server_user timeout -k 10 "$limit" env ${runtime:+"LD_PRELOAD=$runtime:$FUZZ/preload.so"} \
 		ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1:allocator_may_return_null=1 \
 		UBSAN_OPTIONS=print_stacktrace=1 \
-		sh -c 'exec "$1" --single -F -D "$2" postgres <"$2.sql"' sh "$PGBIN/postgres" "$data"
+		sh -c 'exec "$1" --single -F -D "$2" postgres <"$2.sql"' sh "$PGBIN/postgres" "$data" || status=$?
+	# one that died leaves it, and nobody is to look for that server
+	rm -f "$data/postmaster.pid"
+	return $status
 }
 
 main "$@"
