@@ -69,8 +69,12 @@ give_signals(void)
 {
 	static const int given[] = {SIGALRM, SIGINT, SIGTERM, SIGFPE, SIGHUP, SIGUSR1, SIGUSR2};
 
+	struct itimerval none = {0};
+
 	for (int i = 0; i < (int) lengthof(given); i++)
 		pqsignal(given[i], SIG_DFL);
+	/* the server's start leaves its own alarm set, and ignores it later */
+	MUST(setitimer(ITIMER_REAL, &none, NULL) == 0);
 }
 #endif
 
