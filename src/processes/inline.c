@@ -15,6 +15,7 @@
 #include "processes/processes.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -80,7 +81,11 @@ do_run(const RunRequest *request, RunResult *result)
 	Run			run = {0};
 	BlockRanges ranges;
 	Outcome		outcome = OUTCOME_NONE;
+	int			guc_level = NewGUCNestLevel();
 
+	/* as in a worker, see session.c */
+	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	open_run(&run, request, result, &ranges);
 	for (;;)
 	{
@@ -112,6 +117,7 @@ do_run(const RunRequest *request, RunResult *result)
 	account_close_run(run.run_id, result->status, 0,
 					  outcome == OUTCOME_STOPPED ? "too many responses were rejected" : NULL,
 					  0, 0, result->remaining);
+	AtEOXact_GUC(true, guc_level);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
 }
