@@ -378,6 +378,8 @@ sub schema
 		[ { name => $own_number }, '' ],
 		[ { mail => [ { bird('ke') => bird('ma') } ] }, '' ]);
 
+	# with columns for what is not to be stored
+	sink_of("CREATE TABLE can_sink ($sink_columns)");
 	foreach my $workers (0, 1)
 	{
 		my @ids = stage_anew('staging', map { { payload => payload($_->[0]) } } @wrong);
@@ -387,6 +389,10 @@ sub schema
 			like(kinds_of($ids[$i]), $wrong[$i][1] ? qr/\b$wrong[$i][1]/ : qr/^$/, "schema, $workers workers: " . join(', ', keys %{ $wrong[$i][0] }) . " is found");
 		}
 	}
+	# nothing is wrong with this one, and the sink that is searched has it
+	my @good = stage_anew('staging', { payload => payload({ num => $number, e_mail => bird('fm') . '@' . bird('fm') . '.example', list => [ bird('ar') ] }) });
+	is(run_of('can', 1), 'succeeded', 'schema: a good response');
+	is($look->query("SELECT birth || ' ' || name || coalesce(mail, '') FROM can_sink WHERE source_id = $good[0]"), '90 REDACTED', 'schema: it is loaded, de-identified');
 	stage_anew('staging', map { { payload => payload($_->[0]) } } @wrong);
 	is(say_to(q{SELECT count(*) > 30 FROM staging s, LATERAL epro_etl.validate('CAN', s.payload, s.study, s.visit, s.authored) v}), 't', 'schema: validate()');
 	say_to(q{SELECT v.* FROM staging s, LATERAL epro_etl.validate('CAN', s.payload, s.study, s.visit, s.authored) v});
