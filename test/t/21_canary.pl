@@ -67,7 +67,7 @@ my $id = 0;
 
 fixture();
 begin();
-parts('main', qw(schema payloads checks sinks ends crash streams front_ends far far_terse));
+parts('main', qw(schema payloads checks sinks ends crash streams front_ends methods far far_terse));
 
 $look->query('SELECT pg_terminate_backend(' . $sampler->backend . ')');
 $_->close foreach ($look, $caller, $locker, $sampler);
@@ -799,6 +799,46 @@ sub front_ends
 		}
 	}
 	search('front_ends');
+	return;
+}
+
+# Every method of de-identification that there is, on answers that it suits and on such as it does not.
+sub methods
+{
+	$look->query(q{SELECT epro_etl.register_form('DEI', '{"properties": {"note": {"type": "string"}, "day": {"type": "string", "format": "date"}, "at": {"type": "string", "format": "date-time"},
+		"whole": {"type": "integer"}, "real": {"type": "number"}, "t1": {"type": "string"}, "t2": {"type": "string"}, "t3": {"type": "string"}, "t4": {"type": "string"}, "t5": {"type": "string"},
+		"t6": {"type": "string"}, "t7": {"type": "string"}, "born": {"type": "string", "format": "date"}, "year": {"type": "string", "format": "date"}}}')});
+	$look->query('CREATE TABLE dei_sink (source_id bigint, subject_key text, visit text, authored timestamptz, note text, day text, at text, whole text, real text, t1 text, t2 text, t3 text, t4 text, t5 text, t6 text, t7 text,'
+		  . ' born text, year text, run_id bigint)');
+	$look->query(q{SELECT epro_etl.add_sink('can', 'DEI', 'dei_sink')});
+	foreach my $rule (
+		[ '/t1', 'redact', '{}' ], [ '/t2', 'substitute', '{"value": "x"}' ], [ '/t3', 'mask', '{"keep_last": 2}' ], [ '/t4', 'cryptoHash', '{}' ], [ '/t5', 'encrypt', '{}' ],
+		[ '/t6', 'pseudonymize', '{}' ], [ '/t7', 'generalize', '{"zip": 3}' ], [ '/day', 'dateShift', '{}' ], [ '/at', 'dateShift', '{}' ], [ 'authored', 'dateShift', '{}' ],
+		[ '/whole', 'perturb', '{"range": 1000000}' ], [ '/real', 'generalize', '{"bucket": 100000000}' ], [ '/born', 'generalize', '{"to": "age", "cap": 90}' ], [ '/year', 'generalize', '{"to": "year"}' ],
+		[ 'subject', 'pseudonymize', '{}' ])
+	{
+		my ($path, $method, $params) = @$rule;
+		my ($out, $error) = $look->try("SELECT epro_etl.set_deid('DEI', '$path', '$method', '$params')");
+
+		next unless $error =~ /ERROR/;
+		note("no method $method for $path here: " . sqlstate($error));
+		$look->query(qq{SELECT epro_etl.set_deid('DEI', '$path', 'remove')}) if $path =~ m{/};
+	}
+	my %good = (day => $birth, at => "${birth}T00:00:00Z", whole => $own_number, real => $own_number, born => $birth, year => $birth, map { ("t$_" => bird('na')) } 1 .. 7);
+	my @bad = map { { %good, $_ => { bird('ke') => bird('na') } }, { %good, $_ => /^t/ ? $own_number : bird('na') }, { %good, $_ => undef } } sort keys %good;
+	foreach my $workers (0, 1)
+	{
+		my @ids = stage_anew('staging', map { { form => 'DEI', payload => payload($_) } } \%good, { %good, t7 => '03601' }, @bad);
+		is(run_of('can', $workers), 'succeeded', "methods, $workers workers: the run");
+		is($look->query("SELECT count(*) FROM dei_sink WHERE source_id = $ids[1]"), 1, "methods, $workers workers: a good response is loaded");
+		isnt(kinds_of(@ids), '', "methods, $workers workers: a method that does not suit is found");
+	}
+	stage_anew('staging', map { { form => 'DEI', payload => payload($_) } } \%good, @bad);
+	say_to(q{SELECT epro_etl.start_stream('can', '{"deidentify": 1, "normalise": 1, "validate": 1, "store": 1}')});
+	ok(until_true($look, 'SELECT count(*) FROM staging', 0), 'methods, stream: all has left');
+	say_to(q{SELECT epro_etl.stop_stream('can')});
+	until_true($look, q{SELECT count(*) FROM epro_etl.stat_stream}, 0);
+	search('methods');
 	return;
 }
 
