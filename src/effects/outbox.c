@@ -243,10 +243,13 @@ insert(const Sink *sink, Datum *rows, int n)
 	Oid			types[] = {JSONBARRAYOID};
 	Datum		values[] = {PointerGetDatum(construct_array(rows, n, JSONBOID, -1, false, TYPALIGN_INT))};
 	int			guc_level = pin_formats();
+	SPIPlanPtr	plan;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(insert_statement(sink), 1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+	/* a plan for these rows would have them in it, and some server is told to log plans */
+	plan = SPI_prepare_cursor(insert_statement(sink), 1, types, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL || SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not deliver to sink %s", sink->name);
 	if (SPI_processed != (uint64) n && !sink->ignores)
 		ereport(ERROR,

@@ -518,11 +518,12 @@ prepare_insert(const Sink *sink, Oid *types, bool many)
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	plan = plan_keep(SPI_prepare(psprintf(many ? "INSERT INTO %s (%s) SELECT * FROM ROWS FROM (%s)%s" :
-										  "INSERT INTO %s (%s) VALUES (%s)%s",
-										  sink->name, names.data, places.data,
-										  sink->ignores ? " ON CONFLICT DO NOTHING" : ""),
-								 sink->ncolumns, types), memory);
+	/* a plan for the row at hand has its values in it, and some server is told to log plans */
+	plan = plan_keep(SPI_prepare_cursor(psprintf(many ? "INSERT INTO %s (%s) SELECT * FROM ROWS FROM (%s)%s" :
+												 "INSERT INTO %s (%s) VALUES (%s)%s",
+												 sink->name, names.data, places.data,
+												 sink->ignores ? " ON CONFLICT DO NOTHING" : ""),
+										sink->ncolumns, types, CURSOR_OPT_GENERIC_PLAN), memory);
 	SPI_finish();
 	return plan;
 }

@@ -15,6 +15,7 @@
 #include "processes/processes.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -85,7 +86,11 @@ do_run(const RunRequest *request, RunResult *result)
 	Tally	   *totals = NULL;
 	Outcome		outcome = OUTCOME_NONE;
 	char	   *would_hold = NULL;
+	int			guc_level = NewGUCNestLevel();
 
+	/* as in a worker, see session.c */
+	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	open_run(&run, request, result);
 	nblocks = count_blocks(run.pipeline->source.relid);
 	if (run.pipeline->nthresholds > 0)
@@ -123,6 +128,7 @@ do_run(const RunRequest *request, RunResult *result)
 					  would_hold ? would_hold :
 					  outcome == OUTCOME_STOPPED ? "too many responses were rejected" : NULL,
 					  0, 0, result->remaining);
+	AtEOXact_GUC(true, guc_level);
 	if (would_hold != NULL)
 		ereport(WARNING,
 				(errcode(ERRCODE_EPRO_STOPPED),

@@ -85,6 +85,8 @@ session_connect(Oid database, Oid login, Oid role, int security_context,
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET, PGC_S_SESSION);
+	/* no plan of a trigger, foreign key or function has a response's values in it: plans can be logged */
+	SetConfigOption("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION);
 	be_known_elsewhere();
 	CommitTransactionCommand();
 }

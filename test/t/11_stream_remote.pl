@@ -304,7 +304,7 @@ CREATE TABLE mood_last (source_id bigint);
 CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS \$\$
 BEGIN
     IF nextval('cuts') = 1 THEN
-        PERFORM FROM dblink('$dblink', 'SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname IS NOT NULL AND application_name <> ''look''') AS d (ended boolean);
+        PERFORM FROM dblink('$dblink', 'SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = ''postgres_fdw'' OR application_name LIKE ''epro%''') AS d (ended boolean);
     END IF;
     RETURN NEW;
 END \$\$;
