@@ -284,7 +284,11 @@ pass_over(const Target *target)
 
 		CHECK_FOR_INTERRUPTS();
 		guc_level = pin_search_path();
+		/* within the outer one, so that all of its memory goes with it */
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "SPI_connect failed");
 		changed += change_blocks(target, first);
+		SPI_finish();
 		AtEOXact_GUC(true, guc_level);
 		SPI_commit();
 	}
@@ -309,7 +313,7 @@ count_blocks(const Target *target)
 	return most;
 }
 
-/* One transaction's work, with the search path pinned. */
+/* One transaction's work, with the search path pinned and SPI its own. */
 static int64
 change_blocks(const Target *target, BlockNumber first)
 {
@@ -340,8 +344,10 @@ change_blocks(const Target *target, BlockNumber first)
 	rows = SPI_tuptable;
 	if (n == 0)
 		return 0;
-	update = prepare(psprintf("UPDATE %s SET %s = $3, %s = $4 WHERE tableoid = $1 AND ctid = $2",
-							  target->name, target->subject_key, target->key_version),
+	update = prepare(psprintf("UPDATE %s SET %s = $3, %s = $4 WHERE tableoid = $1 AND ctid = $2"
+							  " RETURNING %s::text = $3 AND %s::integer = $4",
+							  target->name, target->subject_key, target->key_version,
+							  target->subject_key, target->key_version),
 					 lengthof(update_types), update_types);
 	for (uint64 i = 0; i < n; i++)
 		change_row(target, update, rows->vals[i], rows->tupdesc);
@@ -365,6 +371,7 @@ change_row(const Target *target, SPIPlanPtr update, HeapTuple row, TupleDesc sha
 		span.data = VARDATA_ANY(whole);
 		span.len = (int) VARSIZE_ANY_EXHDR(whole);
 	}
+	/* the condition on its form has left out what is longer */
 	text_to_cstring_buffer(DatumGetTextPP(SPI_getbinval(row, shape, 4, &isnull)),
 						   subject_key, sizeof(subject_key));
 	pseudonym_advance(target->pseudonymiser, span,
@@ -373,12 +380,15 @@ change_row(const Target *target, SPIPlanPtr update, HeapTuple row, TupleDesc sha
 	values[1] = SPI_getbinval(row, shape, 2, &isnull);
 	values[2] = CStringGetTextDatum(subject_key);
 	values[3] = Int32GetDatum(target->version);
-	if (SPI_execute_plan(update, values, NULL, false, 0) != SPI_OK_UPDATE ||
-		SPI_processed != 1)
+	/* a key without its version would be made another one by the next call */
+	if (SPI_execute_plan(update, values, NULL, false, 0) != SPI_OK_UPDATE_RETURNING ||
+		SPI_processed != 1 ||
+		!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
 		ereport(ERROR,
 				(errcode(ERRCODE_EPRO_RELATION_UNFIT),
 				 errmsg("a row of sink \"%s\" could not be changed", get_rel_name(target->relid)),
-				 errhint("A trigger or a rule has dropped the change. What was committed before stays; call it again when that is put right.")));
+				 errhint("A trigger or a rule has dropped the change, or made another of it. What was committed before stays; call it again when that is put right.")));
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /* What was done, and what was left: nothing passes silently. */

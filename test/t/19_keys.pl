@@ -185,6 +185,10 @@ sub told
 		CREATE TRIGGER dropper BEFORE UPDATE ON mood_sink FOR EACH ROW EXECUTE FUNCTION drop_change()});
 	($out, $error) = $one->try(q{CALL epro_etl.repseudonymise('mood_sink')});
 	is(sqlstate($error), 'EP006', 'a change that a trigger drops');
+	$look->query(q{CREATE OR REPLACE FUNCTION drop_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.key_version := OLD.key_version; RETURN NEW; END'});
+	($out, $error) = $one->try(q{CALL epro_etl.repseudonymise('mood_sink')});
+	is(sqlstate($error), 'EP006', 'a version that a trigger keeps');
+	is($look->query("SELECT count(*) FROM mood_sink WHERE key_version = $version"), 0, 'nothing of that stays');
 	$look->query('DROP TRIGGER dropper ON mood_sink');
 
 	# a sink in parts, and rows that go from one to another with their key
