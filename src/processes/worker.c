@@ -133,7 +133,11 @@ work(void)
 			 run.run_id, shared->pipeline);
 	pgstat_report_activity(STATE_RUNNING, title);
 
-	run.pseudonymiser = key_load();
+	session_begin();
+	MemoryContextSwitchTo(memory);
+	run.pseudonymiser = key_load(account_key_version(run.run_id));
+	session_commit();
+	MemoryContextSwitchTo(memory);
 	if (run.pipeline->nthresholds > 0)
 		begin_counting(&run);
 	if (run.tally == NULL || run.dry_run || judge_first(&run))
@@ -247,6 +251,7 @@ open_run(Pipeline **pipeline)
 		start.current_user = shared->current_user;
 		start.started_at = shared->started_at;
 		start.context = context_values();
+		start.key_version = keyring_version();
 		versions = pipeline_versions(shared->pipeline_id);
 		run_id = account_open_run(&start, versions);
 		account_open_worker(run_id, worker_number);
