@@ -1378,6 +1378,28 @@ END $$;
 COMMENT ON FUNCTION epro_etl.add_score(text, text, jsonb) IS
     'Adds a score of a form: computed, it is an item of its own that sinks take by its name; verified, a stated total that disagrees is a finding';
 
+CREATE VIEW epro_etl.deid_category AS
+    SELECT v.paragraph, v.category, v.identifier FROM (VALUES
+        ('A', 'names', 'names'),
+        ('B', 'geographic', 'geographic subdivisions smaller than a state, but for the first three digits of a ZIP code of more than 20,000 people'),
+        ('C', 'dates', 'elements of dates but the year, that are directly related to an individual; ages over 89'),
+        ('D', 'telephone', 'telephone numbers'),
+        ('E', 'fax', 'fax numbers'),
+        ('F', 'email', 'electronic mail addresses'),
+        ('G', 'ssn', 'social security numbers'),
+        ('H', 'medical record', 'medical record numbers'),
+        ('I', 'health plan', 'health plan beneficiary numbers'),
+        ('J', 'account', 'account numbers'),
+        ('K', 'license', 'certificate and license numbers'),
+        ('L', 'vehicle', 'vehicle identifiers and serial numbers, license plates included'),
+        ('M', 'device', 'device identifiers and serial numbers'),
+        ('N', 'url', 'web addresses (URL)'),
+        ('O', 'ip address', 'internet protocol addresses'),
+        ('P', 'biometric', 'biometric identifiers, finger and voice prints included'),
+        ('Q', 'photograph', 'full-face photographs and comparable images'),
+        ('R', 'other', 'any other unique identifying number, characteristic or code')) AS v (paragraph, category, identifier);
+COMMENT ON VIEW epro_etl.deid_category IS 'The 18 identifiers of 45 CFR 164.514(b)(2)(i), by their paragraph: what the parameter "category" of set_deid() can be';
+
 CREATE FUNCTION epro_etl.set_deid(form text, path text, method text, params jsonb DEFAULT '{}') RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1389,14 +1411,19 @@ BEGIN
     IF form IS NULL OR set_deid.path IS NULL OR set_deid.method IS NULL OR set_deid.params IS NULL THEN
         RAISE EXCEPTION 'form, path, method and params must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
+    IF set_deid.params ? 'category' AND NOT EXISTS (SELECT FROM epro_etl.deid_category c WHERE to_jsonb(c.category) = set_deid.params -> 'category') THEN
+        RAISE EXCEPTION 'the category of item "%" is none of the 18 identifiers of HIPAA', path
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'They are ' || (SELECT string_agg(c.category, ', ' ORDER BY c.paragraph) FROM epro_etl.deid_category c) || '.';
+    END IF;
     UPDATE epro_etl.deid_rule d SET removed_at = now(), removed_by = session_user
         WHERE d.form = set_deid.form AND d.path = set_deid.path AND d.removed_at IS NULL;
     INSERT INTO epro_etl.deid_rule (form, path, method, params)
         VALUES (set_deid.form, set_deid.path, set_deid.method, set_deid.params);
     PERFORM epro_etl.compile_form(set_deid.form);
 
-    -- what is taken out cannot be judged: say which keywords that silences
-    IF set_deid.method <> 'keep' THEN
+    -- what is taken out cannot be judged: say which keywords that silences; a date that is shifted is judged before
+    IF set_deid.method NOT IN ('keep', 'dateShift') AND set_deid.path LIKE '/%' THEN
         SELECT f.definition #> (SELECT array_agg(k ORDER BY n, half)
                                 FROM unnest(string_to_array(substr(set_deid.path, 2), '/')) WITH ORDINALITY AS s (step, n),
                                      LATERAL (VALUES (1, 'properties'), (2, replace(replace(step, '~1', '/'), '~0', '~'))) AS h (half, k))
@@ -1415,7 +1442,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.set_deid(text, text, text, jsonb) IS
-    'Sets the de-identification method of an item (by JSON Pointer): keep, remove, redact, or generalize with {"to": "age"}';
+    'Sets the de-identification method of an item (by JSON Pointer), or of "authored": keep, remove, redact, substitute, mask, generalize or dateShift, with its parameters and perhaps {"category": ...}';
 
 CREATE FUNCTION epro_etl.create_pipeline(name text, source regclass, columns jsonb DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS void

@@ -22,13 +22,6 @@ PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
 PG_FUNCTION_INFO_V1(epro_etl_form_rules);
 PG_FUNCTION_INFO_V1(epro_etl_validate);
 
-static const char *const deid_method_name[] = {
-	[DEID_KEEP] = "keep",
-	[DEID_REMOVE] = "remove",
-	[DEID_REDACT] = "redact",
-	[DEID_AGE] = "generalize",
-};
-
 static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
 					 const char *rule, const char *severity, const char *says);
 static Span span_argument(FunctionCallInfo fcinfo, int argument);
@@ -66,7 +59,7 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum(node->pointer);
 		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
 		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
-		values[4] = CStringGetTextDatum(deid_method_name[node->deid]);
+		values[4] = CStringGetTextDatum(deid_method_name(node->deid));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -133,7 +126,7 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		if (form->nodes[i]->deid != DEID_KEEP)
-			put_rule(rsinfo, "deidentify", form->nodes[i], deid_method_name[form->nodes[i]->deid], NULL, NULL);
+			put_rule(rsinfo, "deidentify", form->nodes[i], deid_method_name(form->nodes[i]->deid), NULL, NULL);
 	}
 	for (int i = 0; i < form->nnodes; i++)
 	{
@@ -150,7 +143,7 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 	{
 		const FormNode *node = form->nodes[i];
 
-		if (node->deid != DEID_KEEP)
+		if (!node_is_judged(node))
 			continue;
 		for (int k = 0; k < KEYWORD_COUNT; k++)
 		{

@@ -15,17 +15,16 @@
 #include "common/hashfn.h"
 #include "common/sha2.h"
 #include "port/pg_bswap.h"
+#include "stages/deid.h"
+#include "stages/form.h"
 #include "stages/parse.h"
 #include "stages/stages.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
 #define CACHE_SIZE 32768			/* a power of two */
 #define CACHED_LENGTH 48		/* longer identifiers are computed each time */
-#define MICROSECONDS_A_DAY INT64CONST(86400000000)
 
 typedef struct CachedKey
 {
@@ -52,10 +51,6 @@ struct Pseudonymiser
 static bool pseudonymise(Pseudonymiser *pseudonymiser, Response *response);
 static bool compute_key(Pseudonymiser *pseudonymiser, Span study, Span subject,
 						char *subject_key);
-static void remove_node(const FormNode *node, Value *values);
-static bool is_blank(const FormNode *node, const Value *value);
-static void generalise_age(const FormNode *node, Value *value,
-						   Response *response);
 static void free_hmac(void *argument);
 
 /*
@@ -113,28 +108,25 @@ deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 	{
 		const FormNode *node = form->nodes[form->deidentified[i]];
 		Value	   *value = &response->values[node->slot];
+		DeidFault	fault;
 
-		if (value->kind == VALUE_ABSENT)
+		if (value->kind == VALUE_ABSENT || value->kind == VALUE_REMOVED || node->deid == DEID_SHIFT)
 			continue;
-		switch (node->deid)
+		if (node->deid == DEID_REMOVE)
 		{
-			case DEID_KEEP:
-				break;
-			case DEID_REMOVE:
-				remove_node(node, response->values);
-				break;
-			case DEID_REDACT:
-				/* what was not answered stays so */
-				if (value->kind == VALUE_NULL || is_blank(node, value))
-					break;
-				value->kind = VALUE_TEXT;
-				value->data = "REDACTED";
-				value->len = strlen("REDACTED");
-				break;
-			case DEID_AGE:
-				generalise_age(node, value, response);
-				break;
+			deid_remove(node, response->values);
+			continue;
 		}
+		/* what was not answered stays so */
+		normalise_value(node, value);
+		if (value->kind <= VALUE_NULL)
+			continue;
+		fault = deid_apply(node, value, response);
+		if (fault == NULL)
+			continue;
+		finding_add(response->findings, FINDING_DEIDENTIFY, SEVERITY_ERROR,
+					node->pointer, deid_method_name(node->deid), fault);
+		deid_remove(node, response->values);
 	}
 	return true;
 }
@@ -209,92 +201,6 @@ compute_key(Pseudonymiser *pseudonymiser, Span study, Span subject,
 	hex_encode((const char *) digest, sizeof(digest), subject_key);
 	subject_key[SUBJECT_KEY_LENGTH] = '\0';
 	return true;
-}
-
-/* Takes out an answer, or a group with all that is in it. */
-static void
-remove_node(const FormNode *node, Value *values)
-{
-	Value	   *value = &values[node->slot];
-
-	for (int i = 0; i < node->nchildren; i++)
-		remove_node(node->children[i], values);
-	if (value->kind != VALUE_ABSENT)
-	{
-		memset(value, 0, sizeof(*value));
-		value->kind = VALUE_REMOVED;
-	}
-}
-
-/* A text that normalisation is going to take for no answer. */
-static bool
-is_blank(const FormNode *node, const Value *value)
-{
-	const char *text = value->data;
-
-	if (value->kind != VALUE_TEXT || !(node->normalise & NORMALISE_BLANK))
-		return false;
-	return value->len == 0 ||
-		((node->normalise & NORMALISE_TRIM) && normalise_trim(&text, value->len) == 0);
-}
-
-/*
- * A date of birth becomes the age in whole years on the day (UTC) on which the
- * response was authored: the stage knows no clock.  Ages at and over the cap
- * become the cap.  What is no date is a finding, and goes no further.
- */
-static void
-generalise_age(const FormNode *node, Value *value, Response *response)
-{
-	ParsedDate	born;
-	const char *text = value->data;
-	int			len;
-	int			year;
-	int			month;
-	int			day;
-	int			age;
-	int64		days;
-
-	if (value->kind == VALUE_NULL || is_blank(node, value))
-		return;
-	len = value->kind == VALUE_TEXT ? value->len : 0;
-	if (len > 0 && (node->normalise & NORMALISE_TRIM))
-		len = (int) normalise_trim(&text, len);
-	if (value->kind != VALUE_TEXT || parse_date(text, len, &born) != PARSE_OK)
-	{
-		finding_add(response->findings, FINDING_DEIDENTIFY, SEVERITY_ERROR,
-					node->pointer, "generalize",
-					"must be a date (RFC 3339: YYYY-MM-DD) to become an age");
-		remove_node(node, response->values);
-		return;
-	}
-	if (response->authored_isnull || TIMESTAMP_NOT_FINITE(response->authored))
-	{
-		finding_add(response->findings, FINDING_DEIDENTIFY, SEVERITY_ERROR,
-					node->pointer, "generalize",
-					"an age needs the time at which the response was authored");
-		remove_node(node, response->values);
-		return;
-	}
-
-	days = response->authored / MICROSECONDS_A_DAY;
-	if (response->authored % MICROSECONDS_A_DAY < 0)
-		days--;
-	j2date((int) days + POSTGRES_EPOCH_JDATE, &year, &month, &day);
-	age = year - born.year;
-	if (month < born.month || (month == born.month && day < born.day))
-		age--;
-	if (age < 0)
-	{
-		finding_add(response->findings, FINDING_DEIDENTIFY, SEVERITY_ERROR,
-					node->pointer, "generalize",
-					"lies after the time at which the response was authored");
-		remove_node(node, response->values);
-		return;
-	}
-	memset(value, 0, sizeof(*value));
-	value->kind = VALUE_INTEGER;
-	value->number = Min(age, node->deid_cap);
 }
 
 static void

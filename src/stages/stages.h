@@ -29,8 +29,12 @@ extern void pseudonymiser_wipe(Pseudonymiser *pseudonymiser);
 extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 					   Response *response);
 
+/* ---- deid_date.c: dates of the judged response, moved for what comes behind ---- */
+extern void shift_dates(const CompiledForm *form, Response *response);
+
 /* ---- normalise.c: representation, never meaning ---- */
 extern void normalise(const CompiledForm *form, Response *response);
+extern void normalise_value(const FormNode *node, Value *value);
 
 /* ---- validate.c: the keywords of the form ---- */
 extern void validate(const CompiledForm *form, Response *response);
