@@ -12,7 +12,11 @@
 
 #include "postgres.h"
 
+#include "stages/stages.h"
 #include "words/response.h"
+
+/* how what is encrypted begins */
+#define DEID_SEALED_TEXT 't'
 
 typedef const char *DeidFault;
 
@@ -28,5 +32,12 @@ extern DeidFault deid_age(const DeidRule *rule, Value *value,
 extern DeidFault deid_year(const DeidRule *rule, Value *value,
 						   const Response *response);
 extern DeidFault deid_year_month(Value *value);
+
+/* ---- deid_secret.c: with a key ---- */
+extern bool deid_takes_key(DeidMethod method);
+extern DeidFault deid_apply_key(const CompiledForm *form, const FormNode *node,
+								Pseudonymiser *pseudonymiser, Response *response);
+extern Span deid_decrypt(Pseudonymiser *pseudonymiser, const char *form,
+						 const char *pointer, Span study, Span answer);
 
 #endif							/* EPRO_ETL_STAGES_DEID_H */

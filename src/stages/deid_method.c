@@ -34,6 +34,9 @@ deid_apply(const FormNode *node, Value *value, const Response *response)
 		case DEID_KEEP:
 		case DEID_REMOVE:
 		case DEID_SHIFT:
+		case DEID_HASH:
+		case DEID_PERTURB:
+		case DEID_ENCRYPT:
 			Assert(false);
 			return NULL;
 		case DEID_REDACT:

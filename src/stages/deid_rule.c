@@ -15,6 +15,7 @@
 #include "stages/form.h"
 #include "stages/partial_date.h"
 #include "stages/schema.h"
+#include "stages/siv.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "words/form.h"
@@ -30,6 +31,7 @@
 #define DATES (TYPE(ITEM_DATE) | TYPE(ITEM_TIMESTAMP) | TYPE(ITEM_PARTIAL_DATE) | TYPE(ITEM_PARTIAL_TIMESTAMP))
 #define NUMBERS (TYPE(ITEM_INTEGER) | TYPE(ITEM_NUMBER))
 #define TEXT TYPE(ITEM_TEXT)
+#define TIMES (TYPE(ITEM_TIME) | TYPE(ITEM_LOCAL_TIME))
 #define ANY (~0)
 
 static const struct
@@ -53,6 +55,10 @@ static const struct
 	[DEID_ZIP] = {"generalize", TEXT, "a text",
 	"takes {\"zip\": 3}, and {\"restricted\": [\"036\"]} for the codes of another country or another census"},
 	[DEID_SHIFT] = {"dateShift", DATES | TEXT, "a date", "takes no parameter"},
+	[DEID_HASH] = {"cryptoHash", DATES | NUMBERS | TEXT | TIMES, "a text, a number, a date or a time",
+	"takes {\"domain\": ...}, a name that items share whose hashes are to be joined"},
+	[DEID_PERTURB] = {"perturb", NUMBERS, "a number", "takes {\"range\": 3}, above 0, and a whole number if the item is one"},
+	[DEID_ENCRYPT] = {"encrypt", DATES | NUMBERS | TEXT | TIMES, "a text, a number, a date or a time", "takes no parameter"},
 };
 
 /*
@@ -192,7 +198,7 @@ make_rule(const CompiledForm *form, const char *path, const char *method,
 					  psprintf("unknown de-identification method \"%s\"", method),
 					  strcmp(method, "generalize") == 0 ?
 					  "For example {\"to\": \"age\"}, {\"to\": \"year\"}, {\"bucket\": 10} or {\"zip\": 3}." :
-					  "The methods are keep, remove, redact, substitute, mask, generalize and dateShift.");
+					  "The methods are keep, remove, redact, substitute, mask, generalize, dateShift, cryptoHash, perturb and encrypt.");
 	refusal = read_params(params, method, rule);
 	if (refusal.message != NULL)
 		return refusal;
@@ -210,6 +216,15 @@ make_rule(const CompiledForm *form, const char *path, const char *method,
 		return refuse(ERRCODE_INVALID_PARAMETER_VALUE,
 					  psprintf("the value to substitute is not of the type of item \"%s\"", path),
 					  "It stands where answers stood: edit checks and sinks must be able to read it.");
+	/* noise of a whole number is a whole one */
+	if (rule->method == DEID_PERTURB && (*node)->type == ITEM_INTEGER &&
+		(rule->value.kind != VALUE_INTEGER || rule->value.number > PG_INT32_MAX))
+		return refuse(ERRCODE_INVALID_PARAMETER_VALUE,
+					  psprintf("the range of item \"%s\" must be a whole number, as the item is", path), NULL);
+	if (rule->method == DEID_ENCRYPT && !siv_is_there())
+		return refuse(ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "the server has no OpenSSL of version 3 that could encrypt",
+					  "Use cryptoHash, or a server that is built with OpenSSL.");
 	return refusal;
 }
 
@@ -323,6 +338,13 @@ read_param(DeidRule *rule, const JsonbValue *key, const JsonbValue *value)
 			return jsonb_text_is(key, "to");
 		case DEID_BUCKET:
 			return jsonb_text_is(key, "bucket") && positive_number(value, &rule->value);
+		case DEID_PERTURB:
+			return jsonb_text_is(key, "range") && positive_number(value, &rule->value);
+		case DEID_HASH:
+			if (!jsonb_text_is(key, "domain") || value->type != jbvString || value->val.string.len == 0)
+				return false;
+			rule->text = jsonb_text(value);
+			return true;
 		case DEID_ZIP:
 			if (jsonb_text_is(key, "zip"))
 				return whole_number(value, 1, MOST_ZIP, &rule->keep);
@@ -337,7 +359,7 @@ read_param(DeidRule *rule, const JsonbValue *key, const JsonbValue *value)
 static bool
 is_complete(const DeidRule *rule)
 {
-	if (rule->method == DEID_SUBSTITUTE)
+	if (rule->method == DEID_SUBSTITUTE || rule->method == DEID_PERTURB)
 		return rule->value.kind != VALUE_ABSENT;
 	return true;
 }
@@ -439,9 +461,12 @@ settle_type(FormNode *node, const DeidRule *rule)
 			break;
 		case DEID_YEAR_MONTH:
 		case DEID_ZIP:
+		case DEID_HASH:
+		case DEID_ENCRYPT:
 			node->type = ITEM_TEXT;
 			break;
 		case DEID_BUCKET:
+		case DEID_PERTURB:
 			/* its limits are not judged any more */
 			node->fits_int4 = false;
 			if (rule->value.kind != VALUE_INTEGER)

@@ -21,11 +21,36 @@
 /* ---- decode.c: payload to values ---- */
 extern bool decode(const CompiledForm *form, Response *response);
 
-/* ---- deidentify.c: identifiers out, pseudonym in ---- */
+/* ---- pseudonymiser.c: keys, and the subject's pseudonym ---- */
 typedef struct Pseudonymiser Pseudonymiser;
 
+/* What a derived key is for; no two methods share one. */
+typedef enum KeyPurpose
+{
+	KEY_SUBJECT = 0,
+	KEY_DATE_SHIFT,				/* of no version: intervals would break */
+	KEY_HASH,
+	KEY_PERTURB,
+	KEY_ENCRYPT,
+	KEY_CHECK					/* of no version */
+} KeyPurpose;
+
+#define KEY_PURPOSE_COUNT (KEY_CHECK + 1)
+#define DERIVED_KEY_LENGTH 32
+#define KEY_CHECK_LENGTH 8
+
 extern Pseudonymiser *pseudonymiser_create(const uint8 *key, size_t len);
+extern void pseudonymiser_set_version(Pseudonymiser *pseudonymiser, int version);
+extern int	pseudonymiser_version(const Pseudonymiser *pseudonymiser);
 extern void pseudonymiser_wipe(Pseudonymiser *pseudonymiser);
+extern void derive_key(Pseudonymiser *pseudonymiser, KeyPurpose purpose,
+					   int version, Span study, uint8 *key);
+extern void keyed_hash(Pseudonymiser *pseudonymiser, const uint8 *key,
+					   const Span *parts, int nparts, uint8 *hash);
+extern bool pseudonymise(Pseudonymiser *pseudonymiser, bool shifts,
+						 Response *response);
+
+/* ---- deidentify.c: identifiers out, pseudonym in ---- */
 extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 					   Response *response);
 

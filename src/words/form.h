@@ -77,10 +77,13 @@ typedef enum DeidMethod
 	DEID_YEAR_MONTH,			/* generalize: its year and month, as text */
 	DEID_BUCKET,				/* generalize: a number becomes its bucket's lower bound */
 	DEID_ZIP,					/* generalize: the beginning of a postal code */
-	DEID_SHIFT					/* judged as it is, then moved by the subject's days */
+	DEID_SHIFT,					/* judged as it is, then moved by the subject's days */
+	DEID_HASH,					/* a keyed hash, in hexadecimal digits */
+	DEID_PERTURB,				/* a number with noise */
+	DEID_ENCRYPT
 } DeidMethod;
 
-#define DEID_METHOD_COUNT (DEID_SHIFT + 1)
+#define DEID_METHOD_COUNT (DEID_ENCRYPT + 1)
 
 /* The parameters of an item's method. */
 typedef struct DeidRule
@@ -89,8 +92,10 @@ typedef struct DeidRule
 	int			cap;			/* AGE: the top code, e.g. 90; YEAR: likewise, in
 								 * years before the response was authored; 0: none */
 	int			keep;			/* MASK: last characters; ZIP: first */
-	const char *text;			/* MASK: the character that covers */
-	Value		value;			/* SUBSTITUTE: it; BUCKET: the width */
+	const char *text;			/* MASK: the character that covers; HASH: the
+								 * domain, or NULL: the item itself */
+	Value		value;			/* SUBSTITUTE: it; BUCKET: the width; PERTURB: the
+								 * range */
 	bool		postal;			/* ZIP: any postal code, not a US one only */
 	const char **restricted;	/* ZIP: what begins so becomes zeros */
 	int			nrestricted;

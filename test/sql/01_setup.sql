@@ -78,6 +78,10 @@ END $$;
 -- test case 2 of RFC 4231, so that the measure itself is measured
 SELECT probe.hmac('Jefe', 'what do ya want for nothing?')
      = '\x5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843' AS rfc_4231;
-CREATE FUNCTION probe.subject_key(study text, subject text) RETURNS text LANGUAGE sql
-    RETURN encode(probe.hmac('a key for tests, known to everybody',
-        int4send(octet_length(study)) || convert_to(study, 'UTF8') || int4send(octet_length(subject)) || convert_to(subject, 'UTF8')), 'hex');
+-- a derived key, by HKDF-SHA256 (RFC 5869) without a salt: one block is enough
+CREATE FUNCTION probe.lp(part text) RETURNS bytea LANGUAGE sql
+    RETURN int4send(octet_length(part)) || convert_to(part, 'UTF8');
+CREATE FUNCTION probe.derived(master bytea, purpose text, version text, study text) RETURNS bytea LANGUAGE sql
+    RETURN probe.hmac(probe.hmac('', master), probe.lp('epro_etl') || probe.lp(purpose) || probe.lp(version) || probe.lp(study) || '\x01');
+CREATE FUNCTION probe.subject_key(study text, subject text, master bytea DEFAULT 'a key for tests, known to everybody') RETURNS text LANGUAGE sql
+    RETURN encode(probe.hmac(probe.derived(master, 'subject', '1', study), probe.lp(study) || probe.lp(subject)), 'hex');

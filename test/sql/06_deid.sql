@@ -14,7 +14,7 @@ SELECT epro_etl.set_deid('t06', '/a', 'redact');
 SELECT epro_etl.set_deid('t06', '/g', 'redact');
 SELECT epro_etl.set_deid('t06', '/s', 'generalize', '{"to": "age"}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize');
-SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "year"}');
+SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "decade"}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "age", "cap": 0}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "age", "cap": "90"}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '[]');
@@ -53,7 +53,7 @@ SELECT status, claimed, loaded, rejected FROM epro_etl.run('t06', workers => 0);
 SELECT source_id, location, rule, kind, message FROM probe.last;
 SELECT source_id, s, dob, study FROM t06 ORDER BY 1;
 \pset null ''
--- subject_key is HMAC-SHA256 over study and subject, each with its length before it
+-- subject_key is HMAC-SHA256 over study and subject, each with its length before it, under a key derived for the study
 SELECT source_id, subject_key = probe.subject_key(r.study, r.subject) AS as_computed FROM t06 JOIN raw r ON r.id = source_id WHERE r.study <> '' ORDER BY 1;
 -- a subject has one key, another study's or another subject has another
 SELECT count(DISTINCT (r.study, r.subject)) = count(DISTINCT subject_key) AS one_each, bool_and(subject_key ~ '^[0-9a-f]{64}$') AS hex
