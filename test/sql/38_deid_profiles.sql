@@ -6,7 +6,7 @@ SELECT paragraph, category FROM epro_etl.deid_category ORDER BY paragraph;
 SELECT coalesce(c.paragraph, '-') AS paragraph, p.category, string_agg(p.method || CASE p.params::text WHEN '{}' THEN '' ELSE ' ' || p.params::text END, ', else ' ORDER BY p.rank) FILTER (WHERE profile = 'safe_harbor') AS safe_harbor,
        string_agg(p.method || CASE p.params::text WHEN '{}' THEN '' ELSE ' ' || p.params::text END, ', else ' ORDER BY p.rank) FILTER (WHERE profile = 'gdpr_pseudonymous') AS gdpr_pseudonymous,
        string_agg(p.method || CASE p.params::text WHEN '{}' THEN '' ELSE ' ' || p.params::text END, ', else ' ORDER BY p.rank) FILTER (WHERE profile = 'limited_dataset') AS limited_dataset
-    FROM epro_etl.deid_profile p LEFT JOIN epro_etl.deid_category c USING (category) GROUP BY 1, 2 ORDER BY c.paragraph NULLS LAST, p.category;
+    FROM epro_etl.deid_profile p LEFT JOIN epro_etl.deid_category c USING (category) GROUP BY coalesce(c.paragraph, '-'), p.category ORDER BY coalesce(c.paragraph, '-') = '-', coalesce(c.paragraph, '-'), p.category;
 SELECT count(*) AS shipped, count(*) FILTER (WHERE NOT shipped) AS own FROM epro_etl.deid_profile;
 SELECT epro_etl.register_form('t38', '{"x-normalise": ["trim", "width", "coerce", "blank"], "properties": {
     "name": {"type": "string"}, "zip": {"type": "string"}, "state": {"type": "string", "enum": ["MA", "NY"]}, "born": {"type": "string", "format": "date"}, "age": {"type": "integer"},
