@@ -145,6 +145,17 @@ CREATE TABLE epro_etl.context_server (
 COMMENT ON COLUMN epro_etl.context_server.settings IS 'Foreign table over pg_settings of that server; when it is dropped, or another, the server is not told any more';
 COMMENT ON TABLE epro_etl.context_server IS 'Servers of postgres_fdw that are told the remaining time and the request_id of what they are asked';
 
+CREATE TABLE epro_etl.key_version (
+    version         integer PRIMARY KEY CHECK (version > 0),
+    check_value     bytea NOT NULL,
+    state           text NOT NULL DEFAULT 'current' CHECK (state IN ('current', 'superseded')),
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    created_by      text NOT NULL DEFAULT session_user,
+    note            text
+);
+COMMENT ON TABLE epro_etl.key_version IS 'Keyring: versions of the pseudonyms'' keys, never a key; new runs take the newest; written by the first run and rotate_key() alone';
+COMMENT ON COLUMN epro_etl.key_version.check_value IS 'By which a run tells that it has the same key; made with a key that makes nothing else';
+
 --
 -- Ledger
 --
@@ -169,8 +180,10 @@ CREATE TABLE epro_etl.run_ledger (
     failed_chunk    bigint,
     versions        jsonb NOT NULL,
     stream          boolean NOT NULL DEFAULT false,
-    context         jsonb
+    context         jsonb,
+    key_version     integer
 );
+COMMENT ON COLUMN epro_etl.run_ledger.key_version IS 'Of the pseudonyms that the run makes; see epro_etl.key_version';
 COMMENT ON COLUMN epro_etl.run_ledger.context IS 'Values of the request that started the run, as context_set() has them';
 COMMENT ON COLUMN epro_etl.run_ledger.stream IS 'A generation of a stream: from its start to its stop, a change of its configuration, or a failure';
 COMMENT ON TABLE epro_etl.run_ledger IS 'What each run was asked and how it ended; no status: it has not ended by itself, see run_history';
@@ -348,6 +361,18 @@ CREATE PROCEDURE epro_etl.run_job(
 COMMENT ON PROCEDURE epro_etl.run_job(text, integer, bigint, double precision, interval, boolean, text) IS
     'Runs a pipeline for a scheduler: waits without holding a snapshot; raises an error unless the run succeeded (a warning where it stopped itself inside the calling transaction)';
 
+CREATE FUNCTION epro_etl.rotate_key(note text DEFAULT NULL) RETURNS integer
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'epro_etl_rotate_key';
+COMMENT ON FUNCTION epro_etl.rotate_key(text) IS
+    'Enters the next version of the pseudonyms'' keys and returns it: new runs, and streams from their next generation on, make other pseudonyms; see repseudonymise()';
+
+CREATE PROCEDURE epro_etl.repseudonymise(target regclass)
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'epro_etl_repseudonymise';
+COMMENT ON PROCEDURE epro_etl.repseudonymise(regclass) IS
+    'Brings the subject_key of a sink''s rows of older key versions to the newest, some blocks a transaction; for the sink''s owner; whoever calls it again after it was broken off goes on with the rest';
+
 CREATE FUNCTION epro_etl.progress(
         OUT run_id bigint, OUT pipeline text, OUT worker integer, OUT pid integer, OUT phase text,
         OUT tuples_processed bigint, OUT tuples_excluded bigint, OUT blocks_done bigint,
@@ -518,7 +543,7 @@ SELECT l.run_id, l.pipeline, l.source,
        l.remaining, w.workers, w.chunks, l.dry_run, l.reason, l.batch_size,
        l.session_user_name, l.current_user_name, l.started_at, l.finished_at,
        l.finished_at - l.started_at AS elapsed,
-       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions, l.stream, l.context
+       l.sqlstate, l.message, l.failed_worker, l.failed_chunk, l.versions, l.stream, l.context, l.key_version
 FROM epro_etl.run_ledger l
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(w.claimed), 0)::bigint AS claimed, coalesce(sum(w.loaded), 0)::bigint AS loaded,
@@ -1759,7 +1784,7 @@ BEGIN
         FROM pg_attribute a
         CROSS JOIN LATERAL (SELECT coalesce(add_sink.columns ->> a.attname::text, a.attname) AS takes) t
         WHERE a.attrelid = add_sink.target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-          AND (t.takes IN ('study', 'subject_key', 'form', 'form_version', 'visit', 'authored', 'source_id', 'run_id', 'loaded_at')
+          AND (t.takes IN ('study', 'subject_key', 'form', 'form_version', 'visit', 'authored', 'source_id', 'run_id', 'key_version', 'loaded_at')
                OR CASE WHEN add_sink.shape = 'long' THEN t.takes IN ('item', 'item_no', 'location', 'value', 'value_number')
                   ELSE EXISTS (SELECT FROM epro_etl.form_items(add_sink.form) i WHERE lower(i.name) = lower(t.takes)) END);
     PERFORM epro_etl.compile_pipeline(pipeline);
@@ -1794,7 +1819,7 @@ CREATE FUNCTION epro_etl.make_sink(pipeline text, form text, target text, shape 
 AS $$
 #variable_conflict use_column
 DECLARE
-    own constant text[] := '{study,subject_key,form,form_version,visit,authored,source_id,run_id,loaded_at,
+    own constant text[] := '{study,subject_key,form,form_version,visit,authored,source_id,run_id,key_version,loaded_at,
                              ctid,xmin,xmax,cmin,cmax,tableoid}';
     parts text[] := parse_ident(target);
     quoted text;
@@ -1820,7 +1845,7 @@ BEGIN
         EXECUTE pg_catalog.format('CREATE TABLE %s (source_id %s, study text, subject_key text NOT NULL,'
             ' form text NOT NULL, form_version text NOT NULL, visit text, authored timestamptz,'
             ' item text NOT NULL, item_no integer NOT NULL, value text, value_number numeric,'
-            ' run_id bigint NOT NULL, loaded_at timestamptz NOT NULL, PRIMARY KEY (source_id, item))', quoted, id_type);
+            ' run_id bigint NOT NULL, key_version integer, loaded_at timestamptz NOT NULL, PRIMARY KEY (source_id, item))', quoted, id_type);
         made := quoted::regclass;
         PERFORM epro_etl.add_sink(make_sink.pipeline, make_sink.form, made, make_sink.shape);
         RETURN made;
@@ -1841,7 +1866,7 @@ BEGIN
 
     EXECUTE pg_catalog.format('CREATE TABLE %s (source_id %s PRIMARY KEY, study text, subject_key text NOT NULL,'
         ' form text NOT NULL, form_version text NOT NULL, visit text, authored timestamptz%s,'
-        ' run_id bigint NOT NULL, loaded_at timestamptz NOT NULL)', quoted, id_type, list);
+        ' run_id bigint NOT NULL, key_version integer, loaded_at timestamptz NOT NULL)', quoted, id_type, list);
     made := quoted::regclass;
     PERFORM epro_etl.add_sink(make_sink.pipeline, make_sink.form, made, make_sink.shape, mapping);
     RETURN made;
@@ -3169,6 +3194,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = settings)');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.key_version', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');

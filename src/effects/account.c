@@ -46,9 +46,9 @@ int64
 account_open_run(const RunStart *start, Jsonb *versions)
 {
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID, INT4OID,
-	OIDOID, OIDOID, TIMESTAMPTZOID, JSONBOID, BOOLOID, JSONBOID};
+	OIDOID, OIDOID, TIMESTAMPTZOID, JSONBOID, BOOLOID, JSONBOID, INT4OID};
 	Datum		values[lengthof(types)];
-	char		nulls[lengthof(types) + 1] = "            ";
+	char		nulls[lengthof(types) + 1] = "             ";
 	OwnerScope	scope;
 	bool		isnull;
 	int64		run_id;
@@ -67,15 +67,37 @@ account_open_run(const RunStart *start, Jsonb *versions)
 	values[10] = BoolGetDatum(start->stream);
 	values[11] = JsonbPGetDatum(start->context);
 	nulls[11] = start->context ? ' ' : 'n';
+	values[12] = Int32GetDatum(start->key_version);
 	execute("INSERT INTO epro_etl.run_ledger (pipeline, source, reason, dry_run, workers, batch_size,"
-			" session_user_name, current_user_name, started_at, versions, stream, context)"
-			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10, $11, $12)"
+			" session_user_name, current_user_name, started_at, versions, stream, context, key_version)"
+			" VALUES ($1, $2, $3, $4, $5, $6, pg_get_userbyid($7), pg_get_userbyid($8), $9, $10, $11, $12, $13)"
 			" RETURNING run_id",
 			lengthof(types), types, values, nulls, SPI_OK_INSERT_RETURNING);
 	run_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 										 1, &isnull));
 	owner_end(&scope);
 	return run_id;
+}
+
+/* The key version that a run was pinned to. */
+int
+account_key_version(int64 run_id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(run_id)};
+	OwnerScope	scope;
+	bool		isnull;
+	int			version;
+
+	owner_begin(&scope);
+	execute("SELECT key_version FROM epro_etl.run_ledger WHERE run_id = $1",
+			lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	if (SPI_processed != 1)
+		elog(ERROR, "run " INT64_FORMAT " is not in the ledger", run_id);
+	version = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										  1, &isnull));
+	owner_end(&scope);
+	return version;
 }
 
 /* Writes a worker's row, which its chunks then count in. */

@@ -24,6 +24,7 @@ extern int	epro_workers;
 extern int	epro_batch_age;
 extern int	epro_batch_size;
 extern char *epro_context;
+extern char *epro_key_command;
 extern char *epro_key_file;
 extern int	epro_naptime;
 extern int	epro_queue_size;
@@ -43,7 +44,12 @@ doubling_pause(long first, int failures)
 extern void settings_define(void);
 
 /* ---- key.c ---- */
-extern Pseudonymiser *key_load(void);
+extern Pseudonymiser *key_load(int version);
+
+/* ---- keyring.c: which versions of keys there are ---- */
+extern int	keyring_version(void);
+extern void keyring_verify(Pseudonymiser *pseudonymiser, int version);
+extern int	keyring_rotate(Pseudonymiser *pseudonymiser, const char *note);
 
 /* ---- internal.c: acting as the extension's owner, for its own tables ---- */
 typedef struct OwnerScope
@@ -213,6 +219,7 @@ typedef struct StoreFacts
 {
 	const CompiledForm *form;
 	int64		run_id;
+	int			key_version;
 	TimestampTz loaded_at;
 	Datum		source_id;
 	Oid			source_id_type;
@@ -294,6 +301,7 @@ typedef struct RunStart
 	bool		stream;			/* resident: a generation of a stream */
 	int			workers;
 	int			batch_size;
+	int			key_version;
 	Oid			session_user;
 	Oid			current_user;
 	TimestampTz started_at;
@@ -301,6 +309,7 @@ typedef struct RunStart
 } RunStart;
 
 extern int64 account_open_run(const RunStart *start, Jsonb *versions);
+extern int	account_key_version(int64 run_id);
 extern void account_open_worker(int64 run_id, int worker);
 extern void account_quarantine(int64 run_id, const char *pipeline,
 							   const Rejected *rejected, int nrejected);

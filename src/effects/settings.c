@@ -11,6 +11,7 @@
 int			epro_batch_age = 10;
 int			epro_batch_size = 2000;
 char	   *epro_context = NULL;
+char	   *epro_key_command = NULL;
 char	   *epro_key_file = NULL;
 int			epro_naptime = 1000;
 int			epro_queue_size = 1000;
@@ -38,7 +39,13 @@ settings_define(void)
 							   &epro_context, "", PGC_USERSET, GUC_NOT_IN_SAMPLE,
 							   context_check, NULL, NULL);
 
-	/* names a source, never the key: settings are shown to everyone */
+	/* these name a source, never the key: settings are shown to everyone */
+	DefineCustomStringVariable("epro_etl.key_command",
+							   "Command that prints the key of the pseudonyms, instead of a file.",
+							   "It is run by the server's operating-system user when a run begins.",
+							   &epro_key_command, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
 	DefineCustomStringVariable("epro_etl.key_file",
 							   "File with the key of the pseudonyms.",
 							   "It must belong to the server's operating-system user, with permissions 0600.",

@@ -38,6 +38,7 @@ static const char *const fact_name[FACT_COUNT] = {
 	[FACT_AUTHORED] = "authored",
 	[FACT_SOURCE_ID] = "source_id",
 	[FACT_RUN_ID] = "run_id",
+	[FACT_KEY_VERSION] = "key_version",
 	[FACT_LOADED_AT] = "loaded_at",
 	[FACT_ITEM] = "item",
 	[FACT_ITEM_NO] = "item_no",
@@ -171,12 +172,12 @@ refuse_mapped(const Sink *sink, Relation relation, const char *mapped,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("a long sink has no \"%s\" for column \"%s\" of sink \"%s\"",
 						mapped, column, RelationGetRelationName(relation)),
-				 errhint("Map the column to item, item_no, location, value or value_number, or to study, subject_key, form, form_version, visit, authored, source_id, run_id or loaded_at.")));
+				 errhint("Map the column to item, item_no, location, value or value_number, or to study, subject_key, form, form_version, visit, authored, source_id, run_id, key_version or loaded_at.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("form \"%s\" has no item \"%s\" for column \"%s\" of sink \"%s\"",
 					sink->form->name, mapped, column, RelationGetRelationName(relation)),
-			 errhint("Map the column to an item of the form, or to study, subject_key, form, form_version, visit, authored, source_id, run_id or loaded_at.")));
+			 errhint("Map the column to an item of the form, or to study, subject_key, form, form_version, visit, authored, source_id, run_id, key_version or loaded_at.")));
 }
 
 /* A sink that can tell nothing of a response is an error of who added it. */
@@ -391,6 +392,7 @@ check_type(const SinkColumn *column, Relation relation, Oid source_id_type)
 				offered = source_id_type;
 				fits = base == source_id_type || item_type_loads(ITEM_TEXT, base);
 				break;
+			case FACT_KEY_VERSION:
 			case FACT_ITEM_NO:
 				offered = INT4OID;
 				fits = item_type_loads(ITEM_INTEGER, base);

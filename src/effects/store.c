@@ -425,6 +425,11 @@ fact_datum(const Sink *sink, const SinkColumn *column, const Response *response,
 		case FACT_RUN_ID:
 			*datum = Int64GetDatum(facts->run_id);
 			return NULL;
+		case FACT_KEY_VERSION:
+			memset(&value, 0, sizeof(value));
+			value.kind = VALUE_INTEGER;
+			value.number = facts->key_version;
+			break;
 		case FACT_SOURCE_ID:
 			if (facts->source_id_isnull || facts->source_id_type == column->type)
 			{

@@ -316,7 +316,7 @@ epro_etl_decrypt_answer(PG_FUNCTION_ARGS)
 				 errmsg("only a superuser can decrypt answers")));
 	memory = AllocSetContextCreate(caller, "epro_etl key", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(memory);
-	answer = deid_decrypt(key_load(), text_to_cstring(PG_GETARG_TEXT_PP(0)),
+	answer = deid_decrypt(key_load(1), text_to_cstring(PG_GETARG_TEXT_PP(0)),
 						  text_to_cstring(PG_GETARG_TEXT_PP(1)),
 						  span_argument(fcinfo, 2), span_argument(fcinfo, 3));
 	MemoryContextSwitchTo(caller);

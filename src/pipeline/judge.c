@@ -306,6 +306,7 @@ form_rows(Chunk *chunk)
 	chunk->forming = NULL;
 	facts.form = form->form;
 	facts.run_id = run->run_id;
+	facts.key_version = pseudonymiser_version(run->pseudonymiser);
 	facts.loaded_at = chunk->loaded_at;
 	facts.source_id = claim_id(run->claim, row->original, &facts.source_id_type,
 							   &facts.source_id_isnull);

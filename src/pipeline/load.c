@@ -222,7 +222,10 @@ pipeline_stream(int64 pipeline_id, StreamPlan *plan)
 	}
 	owner_end(&scope);
 	if (found)
+	{
 		plan->versions = pipeline_versions(pipeline_id);
+		plan->key_version = keyring_version();
+	}
 	return found;
 }
 

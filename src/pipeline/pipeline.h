@@ -59,6 +59,7 @@ typedef struct StreamPlan
 	Oid			role;
 	int			workers[STAGE_COUNT];	/* of the group that begins here, or 0 */
 	int			queue_size;
+	int			key_version;
 	Jsonb	   *context;		/* request values of who started it, or NULL */
 	Jsonb	   *versions;
 } StreamPlan;

@@ -184,6 +184,7 @@ open_ledger(void)
 	start.reason = "stream";
 	start.stream = true;
 	start.batch_size = epro_batch_size;
+	start.key_version = current.plan->key_version;
 	for (int stage = 0; stage < STAGE_COUNT; stage++)
 		start.workers += current.plan->workers[stage];
 	start.session_user = current.plan->login;
@@ -338,7 +339,7 @@ static bool
 same_plan(const StreamPlan *a, const StreamPlan *b)
 {
 	return a->source == b->source && a->login == b->login && a->role == b->role &&
-		a->queue_size == b->queue_size &&
+		a->queue_size == b->queue_size && a->key_version == b->key_version &&
 		memcmp(a->workers, b->workers, sizeof(a->workers)) == 0 &&
 		compareJsonbContainers(&a->versions->root, &b->versions->root) == 0;
 }

@@ -138,7 +138,8 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 
 	versions = pipeline_versions(start.pipeline_id);
 	run->pipeline = pipeline_load(start.pipeline_id, versions);
-	run->pseudonymiser = key_load();
+	start.key_version = keyring_version();
+	run->pseudonymiser = key_load(start.key_version);
 	run->batch_size = epro_batch_size;
 	run->dry_run = request->dry_run;
 	run->last = STAGE_STORE;

@@ -179,6 +179,7 @@ open_worker(Run *run)
 	if (group->last == STAGE_STORE)
 		account_open_worker(run->run_id, worker_number);
 	run->pipeline = pipeline_load(shared->pipeline_id, pipeline_versions_of_run(run->run_id));
+	run->pseudonymiser = key_load(account_key_version(run->run_id));
 	session_commit();
 	MemoryContextSwitchTo(memory);
 
@@ -186,7 +187,6 @@ open_worker(Run *run)
 			 stage_name[group->named]);
 	SetConfigOption("application_name", title, PGC_USERSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, title);
-	run->pseudonymiser = key_load();
 	run_begin(run, NULL);
 }
 

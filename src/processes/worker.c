@@ -129,7 +129,11 @@ work(void)
 			 run.run_id, shared->pipeline);
 	pgstat_report_activity(STATE_RUNNING, title);
 
-	run.pseudonymiser = key_load();
+	session_begin();
+	MemoryContextSwitchTo(memory);
+	run.pseudonymiser = key_load(account_key_version(run.run_id));
+	session_commit();
+	MemoryContextSwitchTo(memory);
 	run_begin(&run, &shared->ranges);
 	do_chunks(&run);
 	pseudonymiser_wipe(run.pseudonymiser);
@@ -168,6 +172,7 @@ open_run(Pipeline **pipeline)
 		start.current_user = shared->current_user;
 		start.started_at = shared->started_at;
 		start.context = context_values();
+		start.key_version = keyring_version();
 		versions = pipeline_versions(shared->pipeline_id);
 		run_id = account_open_run(&start, versions);
 		account_open_worker(run_id, worker_number);

@@ -149,6 +149,27 @@ pseudonymiser_version(const Pseudonymiser *pseudonymiser)
 	return pseudonymiser->version;
 }
 
+/*
+ * KEY_CHECK_LENGTH bytes by which a key is known again; nothing else is made
+ * with the key that makes them.
+ */
+void
+pseudonymiser_check(Pseudonymiser *pseudonymiser, int version, uint8 *value)
+{
+	uint8		key[DERIVED_KEY_LENGTH];
+	uint8		hash[MAC_LENGTH];
+	char		digits[12];
+	Span		none = {NULL, 0};
+	Span		parts[2];
+
+	parts[0] = span_of("key_version", strlen("key_version"));
+	parts[1] = span_of(digits, pg_ltoa(version, digits));
+	derive_key(pseudonymiser, KEY_CHECK, version, none, key);
+	keyed_hash(pseudonymiser, key, parts, lengthof(parts), hash);
+	explicit_bzero(key, sizeof(key));
+	memcpy(value, hash, KEY_CHECK_LENGTH);
+}
+
 /* Forgets all keys and identifiers; the pseudonymiser cannot be used again. */
 void
 pseudonymiser_wipe(Pseudonymiser *pseudonymiser)
@@ -232,6 +253,29 @@ compute_subject_key(Pseudonymiser *pseudonymiser, Span study, Span subject,
 	explicit_bzero(key, sizeof(key));
 	hex_encode((const char *) hash, sizeof(hash), subject_key);
 	subject_key[SUBJECT_KEY_LENGTH] = '\0';
+	pseudonym_advance(pseudonymiser, study, 1, subject_key);
+}
+
+/*
+ * Makes a pseudonym of a version one of the pseudonymiser's version, in place.
+ * What is given are SUBJECT_KEY_LENGTH digits and a terminator.
+ */
+void
+pseudonym_advance(Pseudonymiser *pseudonymiser, Span study, int version,
+				  char *subject_key)
+{
+	uint8		key[DERIVED_KEY_LENGTH];
+	uint8		hash[MAC_LENGTH];
+	Span		former = span_of(subject_key, SUBJECT_KEY_LENGTH);
+
+	while (version++ < pseudonymiser->version)
+	{
+		derive_key(pseudonymiser, KEY_SUBJECT, version, study, key);
+		if (!hmac_parts(pseudonymiser->hmac, key, sizeof(key), &former, 1, hash))
+			fail(pseudonymiser);
+		hex_encode((const char *) hash, sizeof(hash), subject_key);
+	}
+	explicit_bzero(key, sizeof(key));
 }
 
 /*

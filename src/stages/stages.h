@@ -47,8 +47,12 @@ extern void derive_key(Pseudonymiser *pseudonymiser, KeyPurpose purpose,
 					   int version, Span study, uint8 *key);
 extern void keyed_hash(Pseudonymiser *pseudonymiser, const uint8 *key,
 					   const Span *parts, int nparts, uint8 *hash);
+extern void pseudonymiser_check(Pseudonymiser *pseudonymiser, int version,
+								uint8 *value);
 extern bool pseudonymise(Pseudonymiser *pseudonymiser, bool shifts,
 						 Response *response);
+extern void pseudonym_advance(Pseudonymiser *pseudonymiser, Span study,
+							  int version, char *subject_key);
 
 /* ---- deidentify.c: identifiers out, pseudonym in ---- */
 extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,

@@ -77,6 +77,8 @@ SELECT bag_eq($$
     ('wait_run(run_id bigint, timeout interval) -> record'),
     ('cancel_run(run_id bigint) -> boolean'),
     ('run_job(pipeline text, workers integer, max_rejects bigint, max_reject_ratio double precision, timeout interval, dry_run boolean, reason text)'),
+    ('rotate_key(note text) -> integer'),
+    ('repseudonymise(target regclass)'),
     ('requeue(pipeline text, run_id bigint, source_ids text[], rule text) -> bigint'),
     ('reconcile(run_id bigint) -> SETOF record'),
     ('progress() -> SETOF record'),
@@ -138,16 +140,17 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('deid_category'), ('deid_profile'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report') $$, 'the tables and views of the design');
+               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
+               ('key_version') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
     'blocks_done', 'blocks_total', 'since', 'stage']);
 SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,remaining,workers,dry_run,reason,
-    session_user_name,current_user_name,started_at,finished_at,elapsed,sqlstate,message,versions}'::name[]) a
+    session_user_name,current_user_name,started_at,finished_at,elapsed,sqlstate,message,versions,key_version}'::name[]) a
     EXCEPT SELECT attname FROM pg_attribute WHERE attrelid = 'epro_etl.run_history'::regclass $$, 'run_history tells who, when, why and what');
 SELECT bag_eq($$ SELECT name::text FROM pg_settings WHERE name LIKE 'epro\_etl.%' $$,
-    $$ VALUES ('epro_etl.workers'), ('epro_etl.batch_size'), ('epro_etl.key_file'), ('epro_etl.batch_age'), ('epro_etl.context'),
+    $$ VALUES ('epro_etl.workers'), ('epro_etl.batch_size'), ('epro_etl.key_file'), ('epro_etl.key_command'), ('epro_etl.batch_age'), ('epro_etl.context'),
               ('epro_etl.naptime'), ('epro_etl.queue_size'), ('epro_etl.sink_timeout') $$, 'the settings of this version');
 
 -- what must be true of every object

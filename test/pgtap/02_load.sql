@@ -8,11 +8,11 @@
 \set ON_ERROR_ROLLBACK 1
 \set ON_ERROR_STOP true
 -- a key of its own, so that nothing is asked of the server's configuration
-COPY (SELECT 'a key for tests, known to everybody') TO PROGRAM 'umask 077; cat > epro_etl_pgtap.key';
+COPY (SELECT 'a key for tests, known to everybody') TO PROGRAM 'umask 077; cat > ../epro_etl_pgtap.key';
 CREATE TEMP TABLE before AS SELECT (SELECT count(*) FROM epro_etl.run_ledger) AS runs, (SELECT count(*) FROM epro_etl.quarantine) AS quarantined,
     (SELECT count(*) FROM epro_etl.finding) AS findings, (SELECT count(*) FROM epro_etl.form) AS forms;
 BEGIN;
-SET LOCAL epro_etl.key_file = 'epro_etl_pgtap.key';
+SET LOCAL epro_etl.key_file = '../epro_etl_pgtap.key';
 SELECT plan(25);
 
 CREATE TABLE staging (id bigint PRIMARY KEY, study text, form text, subject text, visit text, authored timestamptz, payload jsonb);
@@ -29,7 +29,7 @@ SELECT lives_ok($$ SELECT epro_etl.set_deid('PHQ', '/phone', 'remove') $$, 'its 
 SELECT lives_ok($$ SELECT epro_etl.add_edit_check('PHQ', 'sum', 'q1 + q2 = sum', severity => 'warning', condition => 'sum IS NOT NULL') $$, 'its sum is checked');
 SELECT lives_ok($$ SELECT epro_etl.create_pipeline('nightly', 'staging') $$, 'a pipeline');
 SELECT is(epro_etl.create_sink('nightly', 'PHQ', 'phq')::text, 'phq', 'and its sink');
-SELECT columns_are('phq', ARRAY['source_id', 'study', 'subject_key', 'form', 'form_version', 'visit', 'authored', 'q1', 'q2', 'sum', 'lang', 'run_id', 'loaded_at'],
+SELECT columns_are('phq', ARRAY['source_id', 'study', 'subject_key', 'form', 'form_version', 'visit', 'authored', 'q1', 'q2', 'sum', 'lang', 'run_id', 'key_version', 'loaded_at'],
     'the sink has a column an item, and none for what is taken out');
 SELECT col_type_is('phq', 'q1', (SELECT type::text FROM epro_etl.form_items('PHQ') WHERE name = 'q1'), 'typed as the form says');
 SELECT col_is_pk('phq', 'source_id', 'a response is in it once');
@@ -74,4 +74,4 @@ SELECT CASE WHEN (SELECT count(*) FROM epro_etl.run_ledger) = runs AND (SELECT c
               AND (SELECT count(*) FROM epro_etl.finding) = findings AND (SELECT count(*) FROM epro_etl.form) = forms
               AND to_regclass('phq') IS NULL AND to_regclass('staging') IS NULL
             THEN 'ok 25' ELSE 'not ok 25' END || ' - rolled back, nothing of it has been' FROM before;
-COPY (SELECT WHERE false) TO PROGRAM 'rm epro_etl_pgtap.key';
+COPY (SELECT WHERE false) TO PROGRAM 'rm ../epro_etl_pgtap.key';

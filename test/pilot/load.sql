@@ -45,7 +45,7 @@ SELECT :dry_run_id::bigint AS run_id, :'dry_status' AS status, :dry_claimed AS c
 -- What arrived, the six sinks as one: the row's own columns and its items.
 CREATE FUNCTION pg_temp.arrived(sink text) RETURNS text LANGUAGE sql
 RETURN format('SELECT %1$L AS sink, source_id, study, subject_key, form, form_version, visit, authored, run_id, loaded_at,'
-              ' to_jsonb(s) - ''{source_id,study,subject_key,form,form_version,visit,authored,run_id,loaded_at}''::text[] AS items'
+              ' to_jsonb(s) - ''{source_id,study,subject_key,form,form_version,visit,authored,run_id,key_version,loaded_at}''::text[] AS items'
               ' FROM %1$s s', sink);
 SELECT format('CREATE VIEW %I.arrived AS %s', :'schema',
               string_agg(pg_temp.arrived(:'schema' || '.' || lower(form)), ' UNION ALL '))

@@ -21,11 +21,11 @@ SET epro_etl.worker = 2;
 SET epro_etl.workers = -1;
 SET epro_etl.workers = 10000;
 SET epro_etl.batch_size = 0;
--- A known key in the data folder, set for this database: so make installcheck
+-- A known key beside the data folder, set for this database: so make installcheck
 -- asks nothing of the server's configuration, and a subject_key can be computed
 -- a second time without the extension. zz_cleanup.sql removes it.
-COPY (SELECT 'a key for tests, known to everybody') TO PROGRAM 'umask 077; cat > epro_etl_regress.key';
-DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET epro_etl.key_file = %L', current_database(), 'epro_etl_regress.key'); END $$;
+COPY (SELECT 'a key for tests, known to everybody') TO PROGRAM 'umask 077; cat > ../epro_etl_regress.key';
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET epro_etl.key_file = %L', current_database(), '../epro_etl_regress.key'); END $$;
 \c
 \set SHOW_CONTEXT never
 SHOW epro_etl.key_file;

@@ -77,7 +77,7 @@ SELECT probe.put('t12', '{"a": 4}');
 SET ROLE epro_t12_operator;
 SELECT status FROM epro_etl.run('t12', workers => 0);
 RESET ROLE;
-GRANT INSERT (loaded_at) ON loaded TO epro_t12_operator;
+GRANT INSERT (key_version, loaded_at) ON loaded TO epro_t12_operator;
 SET ROLE epro_t12_operator;
 SELECT status, loaded FROM epro_etl.run('t12', workers => 0);
 RESET ROLE;

@@ -116,9 +116,9 @@ SELECT probe.put('t16_b', '{"a": 1, "b": 2}', '{"a": 3, "b": 4}', '{"b": 5}', '{
 SELECT status, claimed, loaded, rejected FROM epro_etl.run('t16_roads', workers => 0);
 SELECT source_id, form, item, value, value_number FROM bulk ORDER BY 1, item_no;
 -- no row is right
-(TABLE bulk EXCEPT SELECT source_id, study, subject_key, form, form_version, visit, authored, item, item_no, value, value_number, run_id, loaded_at FROM parts
+(TABLE bulk EXCEPT SELECT source_id, study, subject_key, form, form_version, visit, authored, item, item_no, value, value_number, run_id, key_version, loaded_at FROM parts
     WHERE twice IS NOT DISTINCT FROM 2 * value_number)
-UNION ALL (SELECT source_id, study, subject_key, form, form_version, visit, authored, item, item_no, value, value_number, run_id, loaded_at FROM parts EXCEPT TABLE bulk);
+UNION ALL (SELECT source_id, study, subject_key, form, form_version, visit, authored, item, item_no, value, value_number, run_id, key_version, loaded_at FROM parts EXCEPT TABLE bulk);
 SELECT source_id, item FROM triggered WHERE seen = 'seen' ORDER BY 1, item_no;
 SELECT tableoid::regclass, count(*) FROM parts GROUP BY 1 ORDER BY 1;
 SELECT * FROM epro_etl.reconcile((SELECT max(run_id) FROM epro_etl.run_ledger));

@@ -43,12 +43,12 @@ SELECT max(rule_id) = :last AS unchanged FROM epro_etl.deid_rule;
 SELECT epro_etl.create_sink('t38', 't38', 't38');
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't38'::regclass AND attnum > 0 ORDER BY attname COLLATE "C";
 INSERT INTO staging SELECT n, 'ST01', 't38', 'P-1', 'V', '2026-03-01 07:30Z', p::jsonb FROM (VALUES (1, '{"name": "SECRET", "zip": "03601", "born": "1930-05-06", "age": 95, "phone": "617-555-0142",
-        "ssn": "SECRET", "mrn": 123456, "visit_at": "2026-02-27T10:00:00Z", "note": "SECRET", "files": ["SECRET"], "q1": 2, "home": {"street": "shown", "rooms": 3}, "SECRET": 1}'),
+        "ssn": "SECRET", "mrn": 7654321987, "visit_at": "2026-02-27T10:00:00Z", "note": "SECRET", "files": ["SECRET"], "q1": 2, "home": {"street": "shown", "rooms": 3}, "SECRET": 1}'),
     (2, '{"zip": "02139", "born": "1960-05-06", "age": 65, "q1": 7}')) AS v (n, p);
 SELECT status, loaded, rejected FROM epro_etl.run('t38', workers => 0);
 SELECT source_id, (authored AT TIME ZONE 'UTC')::date = '2026-01-01' AS authored, zip, state, born, age, phone, visit_at, note, q1, home_street, home_rooms FROM t38;
 SELECT location, rule, kind FROM probe.last;
-SELECT count(*) AS leaks FROM (SELECT t::text FROM t38 t UNION ALL SELECT f::text FROM epro_etl.finding f) AS x (line) WHERE line ~ 'SECRET|1930-|123456|617';
+SELECT count(*) AS leaks FROM (SELECT t::text FROM t38 t UNION ALL SELECT f::text FROM epro_etl.finding f) AS x (line) WHERE line ~ 'SECRET|1930-05|7654321987|617-555';
 
 -- the other two profiles, on the same form
 SELECT epro_etl.register_form('t38_' || p, (SELECT definition FROM epro_etl.form WHERE name = 't38')) FROM unnest('{gdpr,limited}'::text[]) p \g /dev/null

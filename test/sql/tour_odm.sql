@@ -7,8 +7,8 @@ CREATE SCHEMA vitals;
 SET search_path = vitals, public;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
-COPY (SELECT 'a key for tests, known to everybody') TO PROGRAM 'umask 077; cat > epro_etl_tour_odm.key';
-SET epro_etl.key_file = 'epro_etl_tour_odm.key';
+COPY (SELECT 'a key for tests, known to everybody') TO PROGRAM 'umask 077; cat > ../epro_etl_tour_odm.key';
+SET epro_etl.key_file = '../epro_etl_tour_odm.key';
 CREATE TABLE staging (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, study text, form text, subject text, visit text, authored timestamptz, payload jsonb);
 -- the study's metadata, as its EDC exports it
 CREATE TABLE metadata (document xml);
@@ -86,6 +86,6 @@ UPDATE metadata SET document = replace(document::text, '<RangeCheck Comparator="
 SELECT epro_etl.register_form('VITALS', document) FROM metadata;
 SELECT check_name, removed_at IS NULL AS in_force FROM epro_etl.edit_check WHERE form = 'VITALS' AND check_name LIKE 'WEIGHT%' ORDER BY check_name;
 DROP EXTENSION epro_etl;
-COPY (SELECT) TO PROGRAM 'rm epro_etl_tour_odm.key';
+COPY (SELECT) TO PROGRAM 'rm ../epro_etl_tour_odm.key';
 SET client_min_messages = warning;
 DROP SCHEMA vitals CASCADE;

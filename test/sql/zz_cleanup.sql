@@ -8,4 +8,4 @@ SET client_min_messages = warning;
 DROP SCHEMA probe CASCADE;
 RESET client_min_messages;
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET epro_etl.key_file', current_database()); END $$;
-COPY (SELECT WHERE false) TO PROGRAM 'rm epro_etl_regress.key';
+COPY (SELECT WHERE false) TO PROGRAM 'rm ../epro_etl_regress.key';

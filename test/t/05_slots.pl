@@ -162,6 +162,8 @@ sub key
 	foreach my $file (@keys, $good)
 	{
 		restage($look, 1, 50);
+		# the keyring would refuse the others
+		$look->query('TRUNCATE epro_etl.key_version');
 		$look->query("SET epro_etl.key_file = '$file'");
 		$look->query(q{SELECT epro_etl.run('mood', workers => 1)});
 		push @made, $look->query(q{SELECT md5(string_agg(subject_key, ',' ORDER BY source_id)) FROM mood_sink});
@@ -178,6 +180,7 @@ sub key
 	{
 		my $loader = EproTest::Psql->new($node, user => 'loader', options => { 'epro_etl.key_file' => $keys[0] });
 		restage($look, 1, 50);
+		$look->query('TRUNCATE epro_etl.key_version');
 		my ($out, $error) = $loader->try("SET epro_etl.key_file = '$keys[0]'; SELECT status FROM epro_etl.run('mood', workers => $workers)");
 		my $got = $look->query(q{SELECT md5(string_agg(subject_key, ',' ORDER BY source_id)) FROM mood_sink});
 		ok($got eq $made[2] || ($got eq '' && sqlstate($error) eq 'EP005'), "the key file: not everybody may name another, $workers workers")
