@@ -33,6 +33,7 @@ static void settle_authored(const CompiledForm *form, Response *response);
 static bool read_stamp(const Value *value, PartialDate *date, Span *clock);
 static int	zone_len(const char *text, int len);
 static bool authored_day(const Response *response, ParsedDate *day);
+static void put_digits(char *to, int n, int number);
 static void set_integer(Value *value, int number);
 
 /*
@@ -192,9 +193,14 @@ shift_value(Value *value, int days)
 		return "lies outside the years 1 to 9999 when it is shifted";
 
 	len = date.month == 0 ? YEAR_LEN : date.day == 0 ? MONTH_LEN : DATE_LEN;
-	text = psprintf("%04d-%02d-%02d%.*s", year, month, day, clock.len, clock.len ? clock.data : "");
+	text = palloc(DATE_LEN + clock.len);
+	put_digits(text, 4, year);
+	text[YEAR_LEN] = text[MONTH_LEN] = '-';
+	put_digits(text + YEAR_LEN + 1, 2, month);
+	put_digits(text + MONTH_LEN + 1, 2, day);
 	if (len == DATE_LEN && clock.len > 0)
 	{
+		memcpy(text + len, clock.data, clock.len);
 		/* Thh:mm:60 */
 		if (clock.len >= 9 && memcmp(clock.data + 6, ":60", 3) == 0)
 		{
@@ -276,6 +282,17 @@ authored_day(const Response *response, ParsedDate *day)
 		days--;
 	j2date((int) days + POSTGRES_EPOCH_JDATE, &day->year, &day->month, &day->day);
 	return true;
+}
+
+/* Many dates are moved, and a format string is slow to read. */
+static void
+put_digits(char *to, int n, int number)
+{
+	while (n-- > 0)
+	{
+		to[n] = (char) ('0' + number % 10);
+		number /= 10;
+	}
 }
 
 static void

@@ -12,7 +12,7 @@ SELECT epro_etl.register_form('t38', '{"x-normalise": ["trim", "width", "coerce"
     "name": {"type": "string"}, "zip": {"type": "string"}, "state": {"type": "string", "enum": ["MA", "NY"]}, "born": {"type": "string", "format": "date"}, "age": {"type": "integer"},
     "phone": {"type": "string"}, "ssn": {"type": "string"}, "mrn": {"type": "integer"}, "visit_at": {"type": "string", "format": "date-time"}, "note": {"type": "string"},
     "files": {"type": "array"}, "q1": {"type": "integer", "minimum": 0, "maximum": 3}, "q2": {"type": "number"}, "ok": {"type": "boolean"}, "code": {"const": "X"},
-    "home": {"type": "object", "properties": {"street": {"type": "string"}, "rooms": {"type": "integer"}}}}}');
+    "dwelling": {"type": "object", "properties": {"street": {"type": "string"}, "rooms": {"type": "integer"}}}}}');
 SELECT location, holds FROM epro_etl.deid_kinds('t38') ORDER BY holds, location;
 \set VERBOSITY terse
 -- refused
@@ -31,7 +31,7 @@ SELECT count(*) AS rules FROM epro_etl.deid_rule WHERE form = 't38' AND removed_
 SELECT location, type, method, decided FROM epro_etl.deid_report('t38');
 -- a rule that is there stays, of a group too
 SELECT epro_etl.set_deid('t38', '/phone', 'mask', '{"keep_last": 2, "category": "telephone"}');
-SELECT epro_etl.set_deid('t38', '/home', 'keep');
+SELECT epro_etl.set_deid('t38', '/dwelling', 'keep');
 SELECT epro_etl.apply_deid_profile('t38', 'safe_harbor', '{"/name": "names", "/zip": "geographic", "/age": "dates", "/ssn": "ssn", "/mrn": "medical record", "/phone": "telephone"}');
 SELECT location, type, method, params, category, decided FROM epro_etl.deid_report('t38') WHERE location <> 'subject';
 SELECT epro_etl.set_deid('t38', '/' || i, 'keep') FROM unnest('{q1,q2,ok,code,state}'::text[]) i \g /dev/null
@@ -43,17 +43,17 @@ SELECT max(rule_id) = :last AS unchanged FROM epro_etl.deid_rule;
 SELECT epro_etl.create_sink('t38', 't38', 't38');
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't38'::regclass AND attnum > 0 ORDER BY attname COLLATE "C";
 INSERT INTO staging SELECT n, 'ST01', 't38', 'P-1', 'V', '2026-03-01 07:30Z', p::jsonb FROM (VALUES (1, '{"name": "SECRET", "zip": "03601", "born": "1930-05-06", "age": 95, "phone": "617-555-0142",
-        "ssn": "SECRET", "mrn": 7654321987, "visit_at": "2026-02-27T10:00:00Z", "note": "SECRET", "files": ["SECRET"], "q1": 2, "home": {"street": "shown", "rooms": 3}, "SECRET": 1}'),
+        "ssn": "SECRET", "mrn": 7654321987, "visit_at": "2026-02-27T10:00:00Z", "note": "SECRET", "files": ["SECRET"], "q1": 2, "dwelling": {"street": "shown", "rooms": 3}, "SECRET": 1}'),
     (2, '{"zip": "02139", "born": "1960-05-06", "age": 65, "q1": 7}')) AS v (n, p);
 SELECT status, loaded, rejected FROM epro_etl.run('t38', workers => 0);
-SELECT source_id, (authored AT TIME ZONE 'UTC')::date = '2026-01-01' AS authored, zip, state, born, age, phone, visit_at, note, q1, home_street, home_rooms FROM t38;
+SELECT source_id, (authored AT TIME ZONE 'UTC')::date = '2026-01-01' AS authored, zip, state, born, age, phone, visit_at, note, q1, dwelling_street, dwelling_rooms FROM t38;
 SELECT location, rule, kind FROM probe.last;
 SELECT count(*) AS leaks FROM (SELECT t::text FROM t38 t UNION ALL SELECT f::text FROM epro_etl.finding f) AS x (line) WHERE line ~ 'SECRET|1930-05|7654321987|617-555';
 
 -- the other two profiles, on the same form
 SELECT epro_etl.register_form('t38_' || p, (SELECT definition FROM epro_etl.form WHERE name = 't38')) FROM unnest('{gdpr,limited}'::text[]) p \g /dev/null
 SELECT epro_etl.apply_deid_profile('t38_gdpr', 'gdpr_pseudonymous', c), epro_etl.apply_deid_profile('t38_limited', 'limited_dataset', c)
-    FROM (VALUES ('{"/name": "names", "/zip": "geographic", "/age": "dates", "/ssn": "ssn", "/mrn": "medical record", "/phone": "telephone", "/home": "geographic"}'::jsonb)) AS v (c) \g /dev/null
+    FROM (VALUES ('{"/name": "names", "/zip": "geographic", "/age": "dates", "/ssn": "ssn", "/mrn": "medical record", "/phone": "telephone", "/dwelling": "geographic"}'::jsonb)) AS v (c) \g /dev/null
 SELECT g.location, g.method AS gdpr, g.params, l.method AS limited, l.params, g.category, g.decided FROM epro_etl.deid_report('t38_gdpr') g JOIN epro_etl.deid_report('t38_limited') l USING (location) WHERE g.decided OR l.decided;
 -- rows of one's own are a profile, too; they are dumped, the shipped ones are not
 INSERT INTO epro_etl.deid_profile (profile, category, rank, method, params) VALUES ('house', 'names', 1, 'substitute', '{"value": "N.N."}'), ('house', 'dates', 1, 'generalize', '{"to": "year-month"}');
