@@ -77,6 +77,7 @@ SELECT location, name, method, decided FROM epro_etl.deid_report('t38') WHERE na
 CREATE TABLE census (zip text, year int, "Odd name" text);
 INSERT INTO census SELECT z, y, 'SECRET' FROM (VALUES ('021', 1960, 7), ('021', 1970, 4), ('100', 1960, 4), ('100', NULL, 2), (NULL, NULL, 1)) AS v (z, y, n), generate_series(1, n);
 SELECT * FROM epro_etl.k_anonymity('census', '{zip,year}');
+SELECT * FROM epro_etl.k_anonymity('census', '{zip,year}', 4);
 SELECT * FROM epro_etl.k_anonymity('census', '{zip,year}', 1);
 SELECT * FROM epro_etl.k_anonymity('census', '{zip}', 3);
 SELECT * FROM epro_etl.k_anonymity('census', '{Odd name}', 18);
