@@ -89,8 +89,26 @@ CREATE TABLE epro_etl.severity_overlay (
 );
 CREATE INDEX severity_overlay_current ON epro_etl.severity_overlay (form) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.severity_overlay IS 'Severities other than the form''s or the edit check''s own; those with removed_at are kept for the ledger';
-COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a keyword in the form''s definition, or the name of an edit check';
+COMMENT ON COLUMN epro_etl.severity_overlay.location IS 'JSON Pointer of a rule in the form''s definition, or the name of an edit check';
 COMMENT ON COLUMN epro_etl.severity_overlay.valid_from IS 'Runs that begin from then on, and before valid_until, go by it';
+
+CREATE TABLE epro_etl.batch_threshold (
+    threshold_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    form            text NOT NULL,
+    check_name      text NOT NULL CHECK (check_name <> ''),
+    rule            text NOT NULL CHECK (rule <> ''),
+    max_ratio       double precision NOT NULL CHECK (max_ratio >= 0 AND max_ratio < 1),
+    minimum         bigint NOT NULL CHECK (minimum > 0),
+    added_at        timestamptz NOT NULL DEFAULT now(),
+    added_by        text NOT NULL DEFAULT session_user,
+    removed_at      timestamptz,
+    removed_by      text
+);
+CREATE UNIQUE INDEX batch_threshold_current ON epro_etl.batch_threshold (form, check_name) WHERE removed_at IS NULL;
+COMMENT ON TABLE epro_etl.batch_threshold IS 'Shares of a form''s responses that may break a rule before a run is held; those with removed_at are kept for the ledger';
+COMMENT ON COLUMN epro_etl.batch_threshold.rule IS 'Name of an edit check or lookup, or where the findings of a keyword are, and the keyword: /age/maximum';
+COMMENT ON COLUMN epro_etl.batch_threshold.max_ratio IS 'Share that may, from 0 to below 1: a run in which more do is held before anything has left the source';
+COMMENT ON COLUMN epro_etl.batch_threshold.minimum IS 'Responses of the form that a run must have judged for the share to say something';
 
 CREATE TABLE epro_etl.pipeline (
     pipeline_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -112,7 +130,7 @@ CREATE TABLE epro_etl.sink (
     columns         jsonb,
     matched         text[] NOT NULL,
     condition       text,
-    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore')),
+    on_duplicate    text NOT NULL CHECK (on_duplicate IN ('reject', 'ignore', 'latest')),
     required        boolean NOT NULL,
     added_at        timestamptz NOT NULL DEFAULT now(),
     added_by        text NOT NULL DEFAULT session_user,
@@ -120,7 +138,7 @@ CREATE TABLE epro_etl.sink (
 );
 COMMENT ON COLUMN epro_etl.sink.matched IS 'Columns that took something when the sink was added: a run refuses a sink that has lost one';
 COMMENT ON COLUMN epro_etl.sink.shape IS 'wide: a row a response, a column an item; long: a row an item that is answered';
-COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded';
+COMMENT ON COLUMN epro_etl.sink.on_duplicate IS 'reject: a response of which the sink holds a row already goes to quarantine; ignore: the row that is there stays, and the response counts as loaded; latest: the row that was authored later stands, and the earlier one goes to superseded';
 COMMENT ON COLUMN epro_etl.sink.required IS 'Whether a response needs this sink to be loaded';
 COMMENT ON TABLE epro_etl.sink IS 'Sinks: where the responses of a form of a pipeline go';
 
@@ -134,6 +152,22 @@ CREATE TABLE epro_etl.stream (
     context         jsonb
 );
 COMMENT ON COLUMN epro_etl.stream.context IS 'Values of the request that started it, for the ledger of its generations';
+CREATE FUNCTION epro_etl.refuse_stream() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    held record;
+BEGIN
+    SELECT t.check_name, t.form INTO held FROM epro_etl.sink s JOIN epro_etl.batch_threshold t USING (form)
+        WHERE s.pipeline_id = NEW.pipeline_id AND t.removed_at IS NULL ORDER BY t.threshold_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a stream has no batch that batch threshold "%" of form "%" could hold', held.check_name, held.form
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Load the pipeline with epro_etl.run(), or take the threshold off with epro_etl.remove_edit_check().';
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION epro_etl.refuse_stream() IS 'Refuses the stream of a pipeline that has a batch threshold';
+CREATE TRIGGER refuse_stream BEFORE INSERT OR UPDATE ON epro_etl.stream FOR EACH ROW EXECUTE FUNCTION epro_etl.refuse_stream();
 COMMENT ON TABLE epro_etl.stream IS 'Streams that are to be up; written by start_stream() and stop_stream() alone, since it says as whom a stream acts';
 
 CREATE TABLE epro_etl.context_server (
@@ -237,6 +271,26 @@ CREATE INDEX quarantine_response ON epro_etl.quarantine (run_id, source_id);
 COMMENT ON TABLE epro_etl.quarantine IS 'Rejected responses, whole and identified, until they are corrected and requeued; grant with care';
 COMMENT ON COLUMN epro_etl.quarantine.original IS 'The staging row: an object of its columns; a column that was NULL is left out';
 
+-- the order of these columns is known to account.c
+CREATE TABLE epro_etl.superseded (
+    superseded_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sink_id         bigint NOT NULL,
+    target          text NOT NULL,
+    run_id          bigint NOT NULL,
+    source_id       text,
+    earlier_run_id  bigint,
+    earlier_source_id text,
+    "row"           jsonb NOT NULL,
+    superseded_at   timestamptz NOT NULL
+);
+CREATE INDEX superseded_response ON epro_etl.superseded (run_id, source_id);
+CREATE INDEX superseded_earlier ON epro_etl.superseded (earlier_run_id);
+COMMENT ON TABLE epro_etl.superseded IS 'Rows of sinks that a response authored later has replaced, whole; for sinks with on_duplicate latest';
+COMMENT ON COLUMN epro_etl.superseded.target IS 'The sink, as it was called then';
+COMMENT ON COLUMN epro_etl.superseded.run_id IS 'Of the response that took the row''s place, as source_id';
+COMMENT ON COLUMN epro_etl.superseded.earlier_run_id IS 'Of the row that was there, as earlier_source_id, if the sink has a column for it';
+COMMENT ON COLUMN epro_etl.superseded."row" IS 'The row that was there: an object of its columns, de-identified as the sink is; a column that was NULL is left out';
+
 CREATE TABLE epro_etl.requeued (
     pipeline        text NOT NULL,
     source_id       text NOT NULL,
@@ -291,29 +345,7 @@ CREATE FUNCTION epro_etl.form_rules(form text, OUT stage text, OUT location text
     RETURNS SETOF record
     LANGUAGE c STABLE STRICT
     AS 'MODULE_PATHNAME', 'epro_etl_form_rules';
-COMMENT ON FUNCTION epro_etl.form_rules(text) IS 'What the stages do for each item of a form''s current version, in their order; see explain_form()';
-
-CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
-    RETURNS SETOF record
-    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-    BEGIN ATOMIC
-        SELECT row_number() OVER (ORDER BY a.part, a.n), a.stage, a.location, a.rule, a.severity, a.says FROM (
-            SELECT 1 AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
-                FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
-            UNION ALL
-            -- scores before the checks, which can read them; lookups last
-            SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
-                   CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
-                   CASE WHEN NOT c.computes THEN
-                       coalesce((SELECT o.severity FROM epro_etl.severity_overlay o
-                                 WHERE o.form = c.form AND o.location = c.check_name AND o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until
-                                 ORDER BY o.overlay_id DESC LIMIT 1), c.severity) END,
-                   c.expression || coalesce(' WHEN ' || c.condition, '') ||
-                       coalesce(' WITHIN ' || c.timeout || ' OR ' || c.on_timeout, '')
-                FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL) a
-            ORDER BY 1;
-    END;
-COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, keywords, scores, edit checks, lookups';
+COMMENT ON FUNCTION epro_etl.form_rules(text) IS 'What the stages do for a form''s current version, in their order; see explain_form()';
 
 CREATE FUNCTION epro_etl.validate(form text, payload jsonb, study text DEFAULT NULL, visit text DEFAULT NULL,
     authored timestamptz DEFAULT NULL, OUT location text, OUT rule text, OUT kind text, OUT severity text, OUT message text)
@@ -615,6 +647,7 @@ BEGIN
     END IF;
     INSERT INTO epro_etl.form (name, version, definition) VALUES (register_form.name, given, register_form.definition);
     PERFORM epro_etl.compile_form(register_form.name);
+    PERFORM epro_etl.thresholds_fit(register_form.name, '/%');
     SELECT string_agg(DISTINCT format('%s at "%s" (%s)', n.construct, n.location, n.reason), '; ') INTO lost
         FROM epro_etl.form_not_imported(register_form.name) n;
     IF lost IS NOT NULL THEN
@@ -638,6 +671,52 @@ END $$;
 COMMENT ON FUNCTION epro_etl.register_form(text, jsonb, text) IS
     'Registers a JSON Schema (2020-12), or a FHIR Questionnaire (R4), as a form''s new current version and returns the version; an unsupported keyword is refused with its JSON Pointer';
 
+CREATE FUNCTION epro_etl.thresholds_fit(form text, rules text DEFAULT '%') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    definition jsonb;
+    lost record;
+BEGIN
+    SELECT f.definition INTO definition FROM epro_etl.form f WHERE f.name = thresholds_fit.form ORDER BY f.form_id DESC LIMIT 1;
+    SELECT t.check_name, t.rule INTO lost FROM epro_etl.batch_threshold t
+        WHERE t.form = thresholds_fit.form AND t.rule LIKE rules AND t.removed_at IS NULL AND NOT CASE WHEN t.rule LIKE '/%' THEN
+            EXISTS (SELECT FROM regexp_match(t.rule, '^(.*)/([^/]*)$') m (part),
+                         -- the innermost item there, and where the definition has it
+                         LATERAL (SELECT i.location, i.required FROM epro_etl.form_items(t.form) i WHERE starts_with(part[1] || '/', i.location || '/')
+                                  UNION ALL SELECT '', false ORDER BY location DESC LIMIT 1) i,
+                         replace(i.location, '/', '/properties/') here
+                    WHERE CASE WHEN definition ->> 'resourceType' IN ('Questionnaire', 'Bundle') THEN i.location = part[1]
+                               ELSE part[2] = 'required' AND i.location = part[1] AND i.required
+                                    OR EXISTS (SELECT FROM epro_etl.form_rules(t.form) r WHERE r.stage = 'validate' AND r.rule = part[2]
+                                                  AND (starts_with(r.location, here || '/') OR r.location ~ '^/([$]defs|definitions)/')
+                                                  -- deeper than any item: an element, or a key that is not declared
+                                                  AND (i.location = part[1] OR r.location ~ '/(items|prefixItems|contains|\w+Properties|unevaluatedItems|[$]defs|definitions)/')) END)
+        ELSE EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = t.form AND c.check_name = t.rule AND c.removed_at IS NULL AND NOT c.computes) END
+        ORDER BY t.threshold_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'form "%" has no rule "%"', form, lost.rule USING ERRCODE = 'undefined_object',
+            DETAIL = format('Batch threshold "%s" counts the responses that break it.', lost.check_name),
+            HINT = 'Name an edit check, a lookup, or a keyword by the location and rule of its findings, such as "/age/maximum"; epro_etl.remove_edit_check() takes the threshold off.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.thresholds_fit(text, text) IS 'Refuses a form''s batch threshold on a rule like these that the form has not, or not any more';
+
+CREATE FUNCTION epro_etl.retire_check(form text, check_name text) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_one boolean;
+BEGIN
+    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
+        WHERE c.form = retire_check.form AND retire_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    found_one := FOUND;
+    UPDATE epro_etl.batch_threshold t SET removed_at = now(), removed_by = session_user
+        WHERE t.form = retire_check.form AND t.check_name = retire_check.check_name AND t.removed_at IS NULL;
+    RETURN found_one OR FOUND;
+END $$;
+COMMENT ON FUNCTION epro_etl.retire_check(text, text) IS 'Takes off what has this name among a form''s edit checks, scores and batch thresholds, and what was declared with it; true if there was any';
+
 CREATE FUNCTION epro_etl.add_edit_check(form text, check_name text, expression text, severity text DEFAULT 'error',
                                         condition text DEFAULT NULL, message text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -654,8 +733,7 @@ BEGIN
         RAISE EXCEPTION 'unknown severity "%"', add_edit_check.severity
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The severities are error, warning and information.';
     END IF;
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_edit_check.form AND add_edit_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.retire_check(add_edit_check.form, add_edit_check.check_name);
     INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
         VALUES (add_edit_check.form, add_edit_check.check_name, add_edit_check.expression, add_edit_check.severity,
                 add_edit_check.condition, add_edit_check.message);
@@ -688,8 +766,7 @@ BEGIN
     IF add_lookup.timeout IS NULL OR add_lookup.timeout < '1 millisecond' OR add_lookup.timeout > '1 day' THEN
         RAISE EXCEPTION 'timeout must be between 1 millisecond and 1 day' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_lookup.form AND add_lookup.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.retire_check(add_lookup.form, add_lookup.check_name);
     INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message, timeout, on_timeout)
         VALUES (add_lookup.form, add_lookup.check_name, query, add_lookup.severity, add_lookup.condition, add_lookup.message,
                 add_lookup.timeout, add_lookup.on_timeout);
@@ -702,18 +779,17 @@ CREATE FUNCTION epro_etl.remove_edit_check(form text, check_name text) RETURNS v
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = remove_edit_check.form AND remove_edit_check.check_name IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
-    IF NOT FOUND THEN
+    IF NOT epro_etl.retire_check(remove_edit_check.form, remove_edit_check.check_name) THEN
         RAISE EXCEPTION 'form "%" has no edit check "%"', form, check_name
             USING ERRCODE = 'undefined_object', HINT = 'See epro_etl.edit_check.';
     END IF;
+    PERFORM epro_etl.thresholds_fit(form);
     -- others may read a score
-    IF EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = remove_edit_check.form AND c.check_name = remove_edit_check.check_name AND c.computes AND c.removed_at = now()) THEN
+    IF EXISTS (SELECT FROM epro_etl.edit_check c WHERE c.form = remove_edit_check.form AND remove_edit_check.check_name IN (c.check_name, c.part_of) AND c.computes AND c.removed_at = now()) THEN
         PERFORM epro_etl.compile_form(form);
     END IF;
 END $$;
-COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check; runs of the past keep naming it';
+COMMENT ON FUNCTION epro_etl.remove_edit_check(text, text) IS 'Retires an edit check, a score or a batch threshold; runs of the past keep naming it';
 
 CREATE FUNCTION epro_etl.set_severity(form text, location text, severity text, reason text DEFAULT NULL,
                                       valid_from timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL) RETURNS void
@@ -967,7 +1043,8 @@ DECLARE
                            "relation": "text", "max_change": "number", "no_previous": "text!", "timeout": "text", "on_timeout": "text"},
         "cross_form": {"table": "text!", "match": "object!", "item": "item!", "column": "text!", "relation": "text!", "no_row": "text",
                        "timeout": "text", "on_timeout": "text"},
-        "unit_conversion": {"item": "item!", "unit": "item!", "units": "object!", "minimum": "number", "maximum": "number"},
+        "unit_conversion": {"item": "item!", "unit": "item!", "units": "object!", "minimum": "number", "maximum": "number", "into": "text"},
+        "batch_threshold": {"rule": "text!", "max_ratio": "number!", "minimum": "count"},
         "outlier": {"item": "item!", "low": "number", "high": "number", "mean": "number", "sd": "number", "z": "number"}}';
     what constant text := format('kind "%s"', kind);
     zone constant text := coalesce(params ->> 'time_zone', 'UTC');
@@ -994,6 +1071,25 @@ BEGIN
             HINT = format('The kinds are %s.', (SELECT string_agg(k, ', ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(kinds) k));
     END IF;
     PERFORM epro_etl.rule_params(form, what, params, kinds -> kind);
+    IF kind = 'batch_threshold' THEN
+        IF num_nonnulls(severity, condition, message) > 0 THEN
+            RAISE EXCEPTION '% has no severity, condition or message', what USING ERRCODE = 'invalid_parameter_value', HINT = 'These are its rule''s.';
+        END IF;
+        IF check_name = '' OR (params ->> 'max_ratio')::numeric < 0 OR (params ->> 'max_ratio')::numeric >= 1 OR (params ->> 'minimum')::integer = 0 THEN
+            RAISE EXCEPTION '% needs a name, a max_ratio from 0 to below 1, and a minimum above 0', what USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        PERFORM epro_etl.compile_form(form);
+        PERFORM epro_etl.retire_check(form, check_name);
+        INSERT INTO epro_etl.batch_threshold (form, check_name, rule, max_ratio, minimum)
+            VALUES (form, check_name, params ->> 'rule', (params ->> 'max_ratio')::double precision, coalesce((params ->> 'minimum')::integer, 1));
+        PERFORM epro_etl.thresholds_fit(form);
+        SELECT p.name INTO told FROM epro_etl.stream w JOIN epro_etl.pipeline p USING (pipeline_id) JOIN epro_etl.sink k USING (pipeline_id) WHERE k.form = add_check.form LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'pipeline "%" has a stream, which has no batch that a threshold could hold', told
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Stop it with epro_etl.stop_stream(), and load with epro_etl.run().';
+        END IF;
+        RETURN;
+    END IF;
     IF zone <> 'UTC' AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE z.name = zone) THEN
         RAISE EXCEPTION 'unknown time zone "%"', zone USING ERRCODE = 'invalid_parameter_value', HINT = 'See pg_timezone_names.';
     END IF;
@@ -1160,12 +1256,18 @@ BEGIN
         rest := NULL;
         told := 'does not fit what another form has';
     WHEN 'unit_conversion' THEN
-        IF NOT params ?| '{minimum,maximum}' THEN
-            RAISE EXCEPTION '% needs minimum, maximum or both', what USING ERRCODE = 'invalid_parameter_value', HINT = 'They are in the standard unit.';
+        IF NOT params ?| '{minimum,maximum,into}' THEN
+            RAISE EXCEPTION '% needs minimum, maximum or both', what USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'They are in the standard unit; without them it needs "into", the name of an item for the converted value.';
+        END IF;
+        IF params ->> 'into' = check_name THEN
+            RAISE EXCEPTION 'the item that % converts into must have another name than the check', what USING ERRCODE = 'invalid_parameter_value';
         END IF;
         a := '';
+        -- whole numbers would be divided as such
+        day := quote_ident(params ->> 'item') || CASE WHEN epro_etl.rule_item(form, params ->> 'item') IN ('integer'::regtype, 'bigint'::regtype) THEN '::numeric' ELSE '' END;
         FOR entry IN SELECT k AS unit, v AS factor FROM jsonb_each(params -> 'units') AS e (k, v) ORDER BY k COLLATE "C" LOOP
-            b := quote_ident(params ->> 'item');
+            b := day;
             IF jsonb_typeof(entry.factor) = 'number' AND (entry.factor #>> '{}')::numeric > 0 THEN
                 b := CASE WHEN (entry.factor #>> '{}')::numeric = 1 THEN b ELSE format('%s * %s', b, entry.factor) END;
             ELSE
@@ -1180,6 +1282,12 @@ BEGIN
         END LOOP;
         a := format('CASE %I%s END', params ->> 'unit', a);
         expression := concat_ws(' AND ', a || ' >= ' || epro_etl.rule_literal(params -> 'minimum'), a || ' <= ' || epro_etl.rule_literal(params -> 'maximum'));
+        IF expression = '' THEN
+            expression := a || ' IS NOT NULL OR NULL';
+        END IF;
+        IF params ? 'into' THEN
+            rest := CASE WHEN a LIKE '%/%' THEN format('trim_scale(%s)', a) ELSE a END;
+        END IF;
         told := 'is outside the range in the standard unit';
     WHEN 'outlier' THEN
         IF severity = 'error' THEN
@@ -1211,7 +1319,13 @@ BEGIN
             RAISE EXCEPTION '% asks nobody here, and takes no timeout', what USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'timeout and on_timeout are those of an anchor in a table.';
         END IF;
+        -- the item first: what reads it would miss the one that goes with the check that is replaced
+        IF kind = 'unit_conversion' AND rest IS NOT NULL THEN
+            PERFORM epro_etl.add_score(form, params ->> 'into', jsonb_strip_nulls(jsonb_build_object('expression', rest, 'condition', condition)));
+        END IF;
         PERFORM epro_etl.add_edit_check(form, check_name, expression, severity, condition, coalesce(message, told));
+        UPDATE epro_etl.edit_check c SET kind = add_check.kind, params = add_check.params, part_of = add_check.check_name
+            WHERE kind = 'unit_conversion' AND c.form = add_check.form AND c.check_name = params ->> 'into' AND c.removed_at IS NULL;
     END IF;
     UPDATE epro_etl.edit_check c SET kind = add_check.kind, params = add_check.params
         WHERE c.form = add_check.form AND c.check_name = add_check.check_name AND c.removed_at IS NULL;
@@ -1223,7 +1337,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.add_check(text, text, text, jsonb, text, text, text) IS
-    'Adds an edit check of a declared kind, such as required_if, visit_window or unique_key; what it becomes, an expression or a lookup, stands in edit_check beside kind and params';
+    'Adds an edit check of a declared kind, such as required_if, visit_window or unique_key; what it becomes, an expression or a lookup, stands in edit_check beside kind and params; a batch_threshold holds whole runs';
 
 CREATE FUNCTION epro_etl.add_score(form text, score text, spec jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1255,8 +1369,7 @@ BEGIN
         RAISE EXCEPTION 'form, score and spec must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     -- a score of that name that is being replaced is no item any more
-    UPDATE epro_etl.edit_check c SET removed_at = now(), removed_by = session_user
-        WHERE c.form = add_score.form AND score IN (c.check_name, c.part_of) AND c.removed_at IS NULL;
+    PERFORM epro_etl.retire_check(form, score);
     PERFORM epro_etl.rule_params(form, what, spec, known);
     IF mode <> ALL ('{compute,verify}'::text[]) THEN
         RAISE EXCEPTION 'unknown mode "%"', mode USING ERRCODE = 'invalid_parameter_value', HINT = 'It is compute or verify.';
@@ -1395,6 +1508,7 @@ BEGIN
     END IF;
     UPDATE epro_etl.edit_check c SET kind = 'score', params = spec
         WHERE c.form = add_score.form AND c.check_name = score AND c.removed_at IS NULL;
+    PERFORM epro_etl.thresholds_fit(form);
     FOR pipe IN SELECT p.name FROM epro_etl.pipeline p
                 WHERE mode = 'compute' AND EXISTS (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = p.pipeline_id AND s.form = add_score.form) ORDER BY p.name LOOP
         PERFORM epro_etl.tell_unstored(pipe, form);
@@ -1446,6 +1560,7 @@ BEGIN
     INSERT INTO epro_etl.deid_rule (form, path, method, params)
         VALUES (set_deid.form, set_deid.path, set_deid.method, set_deid.params);
     PERFORM epro_etl.compile_form(set_deid.form);
+    PERFORM epro_etl.thresholds_fit(set_deid.form);
 
     -- what is taken out cannot be judged: say which keywords that silences; a date that is shifted is judged before
     IF set_deid.method NOT IN ('keep', 'dateShift') AND set_deid.path LIKE '/%' THEN
@@ -1758,9 +1873,13 @@ BEGIN
         RAISE EXCEPTION 'unknown shape "%"', add_sink.shape USING ERRCODE = 'invalid_parameter_value',
             HINT = 'The shapes are wide, a row a response, and long, a row an item.';
     END IF;
-    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore') THEN
+    IF coalesce(add_sink.on_duplicate, '') NOT IN ('reject', 'ignore', 'latest') THEN
         RAISE EXCEPTION 'unknown on_duplicate "%"', add_sink.on_duplicate USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'It is reject: a response whose key the sink holds goes to quarantine, or ignore: the row that is there stays, and the response counts as loaded.';
+            HINT = 'It is reject: a response whose key the sink holds goes to quarantine; ignore: the row that is there stays, and the response counts as loaded; or latest: the one that was authored later stands, and the earlier row goes to epro_etl.superseded.';
+    END IF;
+    IF add_sink.on_duplicate = 'latest' AND NOT EXISTS (SELECT FROM epro_etl.pipeline p WHERE p.pipeline_id = pipe AND p.columns ? 'authored') THEN
+        RAISE EXCEPTION 'which response of pipeline "%" is the latest cannot be told: its source has no column for the role "authored"', pipeline
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Map one with epro_etl.create_pipeline(columns => ''{"authored": "your_column"}'').';
     END IF;
     IF add_sink.required IS NULL THEN
         RAISE EXCEPTION 'required must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -1791,7 +1910,7 @@ BEGIN
     PERFORM epro_etl.tell_unstored(pipeline, add_sink.form);
 END $$;
 COMMENT ON FUNCTION epro_etl.add_sink(text, text, regclass, text, jsonb, text, text, boolean) IS
-    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables';
+    'Adds your own relation as a sink of a form; columns are matched by name, or mapped with {"column": "item"}; in a long sink, with {"column": "value"} and the like; on_duplicate => ''ignore'' is for sinks that may be given a row twice, above all foreign tables; with ''latest'' a response takes the place of a row with its key that was authored earlier';
 
 CREATE FUNCTION epro_etl.remove_sink(pipeline text, form text, target regclass DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -2124,7 +2243,9 @@ BEGIN
     -- NULL: all have conditions; a wide one with a condition takes what leaves
     -- the long one empty; a row that was there already has the number of an
     -- earlier run; or a relation without a column for the form has responses of
-    -- other forms that are counted elsewhere.
+    -- other forms that are counted elsewhere. Where the latest response stands,
+    -- a row may have been superseded since, by whatever sink has that relation;
+    -- and one that was sent again is a finding, and no row.
     FOR s IN WITH sinks AS (
                  SELECT k.sink_id, k.form, k.target, k.shape, k.condition, k.on_duplicate,
                         bool_or(k.shape = 'wide') OVER (PARTITION BY k.form) AS has_wide,
@@ -2133,8 +2254,8 @@ BEGIN
                  FROM epro_etl.sink k JOIN epro_etl.pipeline p USING (pipeline_id)
                  WHERE p.name = r.pipeline),
              chosen AS (
-                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate = 'reject' AND (shape = 'wide' OR NOT has_wide) AS complete
-                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', shape = 'long', sink_id)
+                 SELECT DISTINCT ON (form) *, condition IS NULL AND on_duplicate <> 'ignore' AND (shape = 'wide' OR NOT has_wide) AS complete
+                 FROM sinks ORDER BY form, condition IS NOT NULL, on_duplicate = 'ignore', on_duplicate = 'latest', shape = 'long', sink_id)
              SELECT DISTINCT ON (c.target, CASE WHEN c.held_by ? 'form' THEN c.form END) c.target, c.form, c.shape,
                     c.held_by ->> 'run_id' AS run_column, c.held_by ->> 'form' AS form_column, c.held_by ->> 'source_id' AS id_column,
                     c.complete AND c.held_by ? 'run_id' AND (c.shape = 'wide' OR c.held_by ? 'source_id')
@@ -2149,7 +2270,14 @@ BEGIN
                        CASE s.shape WHEN 'long' THEN format('DISTINCT %I', s.id_column) ELSE '*' END, s.target, s.run_column,
                        CASE WHEN s.form_column IS NULL THEN 'true' ELSE format('%I::text = $2', s.form_column) END)
             INTO rows USING reconcile.run_id, s.form;
-        total := total + rows;
+        total := total + rows
+            + (SELECT count(*) FROM epro_etl.superseded u WHERE u.earlier_run_id = reconcile.run_id
+               AND (u.sink_id IN (SELECT k.sink_id FROM epro_etl.sink k WHERE k.target = s.target)
+                    OR u.target = (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = s.target))
+               AND (s.form_column IS NULL OR u."row" ->> s.form_column = s.form))
+            + (SELECT count(*) FROM epro_etl.finding f WHERE f.run_id = reconcile.run_id AND f.kind = 'constraint' AND f.severity = 'information'
+               AND f.rule IN (SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = s.target)
+               AND (s.form_column IS NULL OR f.form = s.form));
     END LOOP;
     measure := 'loaded = rows in sinks';
     ledger := CASE WHEN r.dry_run THEN 0 ELSE r.loaded END;
@@ -2355,6 +2483,38 @@ CROSS JOIN LATERAL ROWS FROM (pg_catalog.jsonb_to_recordset(i.report) AS (constr
 WHERE i.import_id = (SELECT pg_catalog.max(l.import_id) FROM epro_etl.form_import l WHERE l.form = i.form)
 ORDER BY i.form, r.n;
 COMMENT ON VIEW epro_etl.import_report IS 'A row a construct of each form that came from ODM: imported, or not imported with the reason; of the newest import';
+
+CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text, OUT location text, OUT rule text, OUT severity text, OUT says text)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT row_number() OVER (ORDER BY a.part, a.n), a.stage, a.location, a.rule, a.severity, a.says FROM (
+            SELECT CASE WHEN r.stage = 'not imported' THEN 6 ELSE 1 END AS part, r.n, r.stage, r.location, r.rule, r.severity, r.says
+                FROM epro_etl.form_rules(explain_form.form) WITH ORDINALITY AS r (stage, location, rule, severity, says, n)
+            UNION ALL
+            -- scores before the checks, which can read them; lookups last
+            SELECT CASE WHEN c.computes THEN 2 WHEN c.timeout IS NULL THEN 3 ELSE 4 END, c.check_id,
+                   CASE WHEN c.computes THEN 'score' WHEN c.timeout IS NULL THEN 'check' ELSE 'lookup' END, '', c.check_name,
+                   CASE WHEN NOT c.computes THEN
+                       coalesce((SELECT o.severity FROM epro_etl.severity_overlay o
+                                 WHERE o.form = c.form AND o.location = c.check_name AND o.removed_at IS NULL AND now() >= o.valid_from AND now() < o.valid_until
+                                 ORDER BY o.overlay_id DESC LIMIT 1), c.severity) END,
+                   c.expression || coalesce(' WHEN ' || c.condition, '') ||
+                       coalesce(' WITHIN ' || c.timeout || ' OR ' || c.on_timeout, '')
+                FROM epro_etl.edit_check c WHERE c.form = explain_form.form AND c.removed_at IS NULL
+            UNION ALL
+            SELECT 5, t.threshold_id, 'run', '', t.check_name, NULL,
+                   format('held if more than %s of %s responses or more break %s', t.max_ratio, t.minimum, t.rule)
+                FROM epro_etl.batch_threshold t WHERE t.form = explain_form.form AND t.removed_at IS NULL
+            UNION ALL
+            -- of ODM, if the current version came from it
+            SELECT 7, row_number() OVER (), 'not imported', r.oid, r.construct, NULL, r.detail
+                FROM epro_etl.import_report r
+                WHERE r.form = explain_form.form AND r.status = 'not imported'
+                  AND r.version = (SELECT f.version FROM epro_etl.form f WHERE f.name = explain_form.form ORDER BY f.form_id DESC LIMIT 1)) a
+            ORDER BY 1;
+    END;
+COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, rules by the JSON Pointers that set_severity() takes, scores, edit checks, lookups, what holds a whole run; then what was not imported';
 
 CREATE FUNCTION epro_etl.odm_read(definition xml) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
@@ -3020,8 +3180,7 @@ BEGIN
         id := c.check_id;
         IF id IS NULL THEN
             BEGIN
-                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
+                PERFORM epro_etl.retire_check(odm_store.name, c.name);
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.condition, c.message) RETURNING check_id INTO id;
                 -- what was written in SQL may be no rule here: then it alone is not imported
@@ -3034,8 +3193,7 @@ BEGIN
                     report := jsonb_set(report, ARRAY[c."row"::text], (report -> c."row") || jsonb_build_object('status', 'not imported', 'detail', SQLERRM));
                     CONTINUE;
                 END IF;
-                UPDATE epro_etl.edit_check e SET removed_at = now(), removed_by = session_user
-                    WHERE e.form = odm_store.name AND c.name IN (e.check_name, e.part_of) AND e.removed_at IS NULL;
+                PERFORM epro_etl.retire_check(odm_store.name, c.name);
                 INSERT INTO epro_etl.edit_check (form, check_name, expression, severity, condition, message)
                     VALUES (odm_store.name, c.name, c.expression, c.severity, c.otherwise, c.message) RETURNING check_id INTO id;
                 report := jsonb_set(report, ARRAY[c."row"::text, 'detail'], to_jsonb((report -> c."row" ->> 'detail') || ', whatever the condition'));
@@ -3044,6 +3202,7 @@ BEGIN
         ids := ids || id;
     END LOOP;
     PERFORM epro_etl.compile_form(odm_store.name);
+    PERFORM epro_etl.thresholds_fit(odm_store.name);
 
     IF (previous.version, previous.checks, previous.report) IS DISTINCT FROM (given, ids, report) THEN
         INSERT INTO epro_etl.form_import (form, version, checks, report) VALUES (odm_store.name, given, ids, report);
@@ -3191,6 +3350,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_profile', 'WHERE NOT shipped');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.batch_threshold', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.context_server', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = settings)');
@@ -3200,6 +3360,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_worker', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');
@@ -3211,8 +3372,10 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.form_form_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check_check_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule_rule_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay_overlay_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.batch_threshold_threshold_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline_pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink_sink_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.run_ledger_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine_quarantine_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox_outbox_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded_superseded_id_seq', '');

@@ -259,6 +259,9 @@ suite_fuzz()
 	fi
 	logged fuzz as_server_user make -C "$TREE/test/fuzz" --no-print-directory PG_CONFIG="$PG_CONFIG" replay
 	count_closing fuzz
+	# What needs a server, in a server of one process.
+	logged 'fuzz server' as_server_user make -C "$TREE/test/fuzz/server" -s --no-print-directory PG_CONFIG="$PG_CONFIG" replay
+	count_closing 'fuzz server'
 }
 
 suite_pg_regress()

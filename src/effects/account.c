@@ -1,11 +1,11 @@
 /*
  * account.c
- *		Ledger, findings and quarantine.
+ *		Ledger, findings, quarantine, and rows that were superseded.
  *
  * What a chunk did is written in the chunk's own transaction, so the ledger
- * cannot disagree with the data.  Findings and quarantine, which hold data,
- * go in by direct multi-insert, never as parameters of a statement: some
- * server can be told to log those.
+ * cannot disagree with the data.  All others, which hold data, go in by direct
+ * multi-insert, never as parameters of a statement: some server can be told to
+ * log those.
  *
  * Liveness is a held lock, not an age: every worker of a run holds a session
  * advisory lock named after the run, in a key space that the SQL functions for
@@ -195,6 +195,46 @@ account_quarantine(int64 run_id, const char *pipeline, const Rejected *rejected,
 	}
 	table_close(relation, NoLock);
 	write_tuples("quarantine", tuples, nrejected);
+}
+
+/* Keeps rows of a sink that responses of the run have taken the place of. */
+void
+account_superseded(int64 run_id, const Sink *sink, const Superseded *superseded,
+				   int n)
+{
+	Relation	relation;
+	HeapTuple  *tuples;
+	TimestampTz now = GetCurrentTimestamp();
+	Oid			sequence;
+
+	if (n == 0)
+		return;
+	tuples = palloc(sizeof(HeapTuple) * n);
+	relation = table_open(own_relation("superseded"), RowExclusiveLock);
+	sequence = own_relation("superseded_superseded_id_seq");
+	for (int i = 0; i < n; i++)
+	{
+		const Superseded *row = &superseded[i];
+		Datum		values[9];
+		bool		nulls[9] = {false};
+
+		CHECK_FOR_INTERRUPTS();
+		values[0] = Int64GetDatum(nextval_internal(sequence, false));
+		values[1] = Int64GetDatum(sink->id);
+		values[2] = CStringGetTextDatum(sink->name);
+		values[3] = Int64GetDatum(run_id);
+		nulls[4] = row->by_source_id == NULL;
+		values[4] = nulls[4] ? (Datum) 0 : CStringGetTextDatum(row->by_source_id);
+		nulls[5] = row->run_id == 0;
+		values[5] = Int64GetDatum(row->run_id);
+		nulls[6] = row->source_id == NULL;
+		values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(row->source_id);
+		values[7] = JsonbPGetDatum(row->row);
+		values[8] = TimestampTzGetDatum(now);
+		tuples[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
+	}
+	table_close(relation, NoLock);
+	write_tuples("superseded", tuples, n);
 }
 
 /* Has any response of the pipeline been put back into staging, and not come through yet? */

@@ -145,6 +145,8 @@ extern void claim_read(Claim *claim, HeapTuple row, Response *response);
 extern Datum claim_id(Claim *claim, HeapTuple row, Oid *type, bool *isnull);
 extern Jsonb *claim_original(Claim *claim, HeapTuple row);
 extern void push_column(JsonbParseState **state, Oid type, Datum given);
+extern Jsonb *row_as_jsonb(TupleDesc shape, const Datum *values,
+						   const bool *nulls);
 extern int64 claim_skipped(const Claim *claim);
 extern uint64 claim_blocks(const Claim *claim);
 
@@ -178,6 +180,7 @@ typedef struct SinkDeclaration
 	Jsonb	   *columns;		/* {"column": "item"}, or NULL */
 	bool		is_long;
 	bool		ignores;
+	bool		latest;			/* of a key, the response authored last stands */
 	bool		required;
 } SinkDeclaration;
 
@@ -198,6 +201,7 @@ typedef struct Sink
 	ExprState  *condition;		/* NULL: every response */
 	bool		direct;			/* multi-insert, not the executor's road */
 	bool		remote;			/* a foreign table, or with one as partition */
+	struct Latest *latest;		/* the response authored last stands; else NULL */
 	SPIPlanPtr	plan;			/* of the executor's road, or NULL */
 	SPIPlanPtr	plan_many;		/* many rows a statement, if remote; or NULL */
 	ExprContext *context;		/* for the defaults */
@@ -233,12 +237,37 @@ typedef struct SinkRows
 	int			n;
 } SinkRows;
 
+/* A row that another has taken the place of. */
+typedef struct Superseded
+{
+	int			by;				/* number of the row that has */
+	Jsonb	   *row;
+	int64		run_id;			/* of the row, 0: the sink has none */
+	const char *source_id;		/* or NULL */
+	const char *by_source_id;	/* for the caller to fill in */
+} Superseded;
+
+/* What became of rows that met their key. */
+typedef struct LatestDone
+{
+	Superseded *superseded;
+	int			nsuperseded;
+	int		   *resent;			/* numbers of rows that the sink holds already */
+	int			nresent;
+	MemoryContext memory;		/* for all of it */
+} LatestDone;
+
 extern bool sink_form_rows(Sink *sink, const Response *response,
 						   const StoreFacts *facts, MemoryContext memory,
 						   SinkRows *rows);
 extern bool sink_error_place(const Sink *sink, const char **location,
 							 const char **column);
-extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
+extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at,
+						LatestDone *done);
+
+/* ---- latest.c: of one key, the response that was authored last stands ---- */
+extern int	latest_compare(const Sink *sink, HeapTuple one, HeapTuple other);
+extern const char *latest_key_name(const Sink *sink);
 
 /* ---- away.c: sinks on other servers that do not answer ---- */
 extern bool sink_is_away(const Sink *sink);
@@ -250,6 +279,7 @@ extern void patience_begin(Patience *patience, int milliseconds);
 extern void patience_end(Patience *patience, ErrorData *error);
 
 /* ---- outbox.c: rows for a sink that was away ---- */
+extern int	pin_formats(void);
 extern void outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 					   const char **source_ids, int n);
 
@@ -264,7 +294,7 @@ typedef struct Delivered
 extern void outbox_deliver(const Sink *sink, int most, Delivered *delivered);
 extern bool outbox_refuse(const Sink *sink, int64 outbox_id, int sqlstate);
 
-/* ---- account.c: ledger, findings, quarantine ---- */
+/* ---- account.c: ledger, findings, quarantine, superseded rows ---- */
 typedef struct Counts
 {
 	int64		claimed;
@@ -316,6 +346,8 @@ extern void account_quarantine(int64 run_id, const char *pipeline,
 extern bool account_has_requeued(const char *pipeline);
 extern void account_requeued(int64 run_id, const char *pipeline,
 							 Datum *loaded_ids, int nloaded);
+extern void account_superseded(int64 run_id, const Sink *sink,
+							   const Superseded *superseded, int n);
 extern void account_chunk(int64 run_id, int worker, const Counts *counts,
 						  const FindingList *findings,
 						  const FoundFor *found, int nfound);

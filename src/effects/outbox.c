@@ -51,7 +51,6 @@ typedef struct Taken
 } Taken;
 
 static void hold_sink(const Sink *sink);
-static int	pin_formats(void);
 static Jsonb *as_jsonb(const Sink *sink, HeapTuple tuple);
 static void take(const Sink *sink, int64 outbox_id, int most, Taken *taken);
 static void insert(const Sink *sink, Datum *rows, int n);
@@ -155,7 +154,7 @@ hold_sink(const Sink *sink)
  * Pins how a value is written as text, so that whoever reads it finds what was
  * meant.  Returns the level for AtEOXact_GUC().
  */
-static int
+int
 pin_formats(void)
 {
 	static const char *const pins[][2] = {

@@ -80,31 +80,37 @@ claim_id(Claim *claim, HeapTuple row, Oid *type, bool *isnull)
 	return claim->values[column];
 }
 
-/*
- * The whole row as quarantine keeps it: an object of its columns.  A column
- * that is NULL is left out, so that null stands for a jsonb null.  A json
- * column is kept as the text it was given as.
- */
+/* The whole row as quarantine keeps it. */
 Jsonb *
 claim_original(Claim *claim, HeapTuple row)
 {
-	JsonbParseState *state = NULL;
-	TupleDesc	shape = claim->shape;
-
 	deform(claim, row);
+	return row_as_jsonb(claim->shape, claim->values, claim->nulls);
+}
+
+/*
+ * A row as an object of its columns.  A column that is NULL is left out, so
+ * that null stands for a jsonb null.  A json column is kept as the text it was
+ * given as.
+ */
+Jsonb *
+row_as_jsonb(TupleDesc shape, const Datum *values, const bool *nulls)
+{
+	JsonbParseState *state = NULL;
+
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < shape->natts; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(shape, i);
 		JsonbValue	key;
 
-		if (column->attisdropped || claim->nulls[i])
+		if (column->attisdropped || nulls[i])
 			continue;
 		key.type = jbvString;
 		key.val.string.val = NameStr(column->attname);
 		key.val.string.len = strlen(NameStr(column->attname));
 		pushJsonbValue(&state, WJB_KEY, &key);
-		push_column(&state, getBaseType(column->atttypid), claim->values[i]);
+		push_column(&state, getBaseType(column->atttypid), values[i]);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

@@ -112,7 +112,9 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 	sink->remote = is_remote(parts);
 	if (sink->ignores)
 		check_ignorable(relation, parts);
-	sink->direct = !sink->ignores && bulk_suits(relation, GetUserId()) &&
+	if (declared->latest)
+		latest_open(sink, relation);
+	sink->direct = !sink->ignores && sink->latest == NULL && bulk_suits(relation, GetUserId()) &&
 		!has_bare_domain(sink);
 	list_deferred(sink, parts);
 	if (sink->direct)

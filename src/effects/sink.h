@@ -9,6 +9,7 @@
 
 #include "effects/effects.h"
 #include "nodes/execnodes.h"
+#include "utils/relcache.h"
 
 /*
  * What a row takes besides a wide sink's items, by its column's name: what a
@@ -53,5 +54,16 @@ typedef struct SinkDefault
 	AttrNumber	attnum;
 	ExprState  *expression;
 } SinkDefault;
+
+/* ---- store.c ---- */
+extern void store_execute(const Sink *sink, SPIPlanPtr plan, Datum *values,
+						  const char *nulls, uint64 n);
+extern void store_parameters(const Sink *sink, HeapTuple tuple, Datum *values,
+							 char *nulls);
+
+/* ---- latest.c ---- */
+extern void latest_open(Sink *sink, Relation relation);
+extern void latest_insert(Sink *sink, HeapTuple *tuples, int n,
+						  volatile int *at, LatestDone *done);
 
 #endif							/* EPRO_ETL_SINK_H */

@@ -45,8 +45,6 @@ static void insert_many(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
 static int	statement_rows(HeapTuple *tuples, int n);
 static Datum column_array(const Sink *sink, const SinkColumn *column,
 						  HeapTuple *tuples, int n);
-static void execute(const Sink *sink, SPIPlanPtr plan, Datum *values,
-					const char *nulls, uint64 n);
 static void settle_deferred(const Sink *sink);
 static void set_deferred(const Sink *sink, bool deferred);
 static void check_domain_null(const SinkColumn *column);
@@ -200,10 +198,13 @@ form_tuple(Sink *sink, MemoryContext memory)
 
 /*
  * Inserts n rows of a sink.  Raises the error of the first row that is
- * refused, with *at its number, or -1 where the row is not known.
+ * refused, with *at its number, or -1 where the row is not known.  Where the
+ * latest response stands, *done says what became of rows that met their key;
+ * elsewhere it stays as it was.
  */
 void
-sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
+sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at,
+			LatestDone *done)
 {
 	*at = -1;
 	if (sink->direct)
@@ -216,7 +217,9 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 	settle_deferred(sink);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (sink->plan_many != NULL)
+	if (sink->latest != NULL)
+		latest_insert(sink, tuples, n, at, done);
+	else if (sink->plan_many != NULL)
 		insert_many(sink, tuples, n, at);
 	else
 		insert_each(sink, tuples, n, at);
@@ -253,15 +256,21 @@ insert_each(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 	{
 		CHECK_FOR_INTERRUPTS();
 		*at = i;
-		for (int c = 0; c < sink->ncolumns; c++)
-		{
-			bool		isnull;
+		store_parameters(sink, tuples[i], values, nulls);
+		store_execute(sink, sink->plan, values, nulls, 1);
+	}
+}
 
-			values[c] = heap_getattr(tuples[i], sink->columns[c].attnum,
-									 sink->shape, &isnull);
-			nulls[c] = isnull ? 'n' : ' ';
-		}
-		execute(sink, sink->plan, values, nulls, 1);
+/* A row as a statement of one row takes it: a parameter a column. */
+void
+store_parameters(const Sink *sink, HeapTuple tuple, Datum *values, char *nulls)
+{
+	for (int c = 0; c < sink->ncolumns; c++)
+	{
+		bool		isnull;
+
+		values[c] = heap_getattr(tuple, sink->columns[c].attnum, sink->shape, &isnull);
+		nulls[c] = isnull ? 'n' : ' ';
 	}
 }
 
@@ -288,7 +297,7 @@ insert_many(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 		for (int c = 0; c < sink->ncolumns; c++)
 			arrays[c] = column_array(sink, &sink->columns[c], tuples + from, count);
 		MemoryContextSwitchTo(caller);
-		execute(sink, sink->plan_many, arrays, NULL, count);
+		store_execute(sink, sink->plan_many, arrays, NULL, count);
 	}
 	MemoryContextDelete(memory);
 }
@@ -324,12 +333,17 @@ column_array(const Sink *sink, const SinkColumn *column, HeapTuple *tuples,
 											  len, by_value, align));
 }
 
-/* Runs an INSERT of n rows: all must arrive, or be there already. */
-static void
-execute(const Sink *sink, SPIPlanPtr plan, Datum *values, const char *nulls,
-		uint64 n)
+/*
+ * Runs an INSERT of n rows, or an UPDATE: all must arrive, or be there already.
+ * Connected to SPI.
+ */
+void
+store_execute(const Sink *sink, SPIPlanPtr plan, Datum *values,
+			  const char *nulls, uint64 n)
 {
-	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT ||
+	int			result = SPI_execute_plan(plan, values, nulls, false, 0);
+
+	if ((result != SPI_OK_INSERT && result != SPI_OK_UPDATE) ||
 		(SPI_processed != n && !sink->ignores))
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
@@ -416,11 +430,11 @@ fact_datum(const Sink *sink, const SinkColumn *column, const Response *response,
 	switch (column->fact)
 	{
 		case FACT_AUTHORED:
-			*datum = TimestampTzGetDatum(response->authored);
+			*datum = TimestampTzGetDatum(timestamptz_rounded(response->authored, column->typmod));
 			*isnull = response->authored_isnull;
 			return NULL;
 		case FACT_LOADED_AT:
-			*datum = TimestampTzGetDatum(facts->loaded_at);
+			*datum = TimestampTzGetDatum(timestamptz_rounded(facts->loaded_at, column->typmod));
 			return NULL;
 		case FACT_RUN_ID:
 			*datum = Int64GetDatum(facts->run_id);

@@ -28,7 +28,7 @@ PG_FUNCTION_INFO_V1(epro_etl_deid_suits);
 PG_FUNCTION_INFO_V1(epro_etl_deid_kinds);
 PG_FUNCTION_INFO_V1(epro_etl_decrypt_answer);
 
-static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
+static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const char *location,
 					 const char *rule, const char *severity, const char *says);
 static Span span_argument(FunctionCallInfo fcinfo, int argument);
 static PipelineForm *compile_current(text *form);
@@ -110,14 +110,16 @@ epro_etl_compile_pipeline(PG_FUNCTION_ARGS)
 }
 
 /*
- * form_rules(form): a row a thing that the stages do for an item of the current
- * version, in the order in which they do it.  What explain_form() is made of.
+ * form_rules(form): a row a thing that the stages do for the current version, in
+ * the order in which they do it, and then what was not imported.  What
+ * explain_form() is made of.
  */
 Datum
 epro_etl_form_rules(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CompiledForm *form;
+	FormRules  *rules;
 
 	InitMaterializedSRF(fcinfo, 0);
 	form = compile_current(PG_GETARG_TEXT_PP(0))->form;
@@ -127,14 +129,16 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 
 		/* a score is in no payload */
 		if (node->pointer[0] != '\0')
-			put_rule(rsinfo, "decode", node, "item", NULL,
+			put_rule(rsinfo, "decode", node->pointer, "item", NULL,
 					 form_node_is_item(node) ?
 					 format_type_be(item_type_oid(node->type, node->fits_int4)) : "a group of items");
 	}
 	for (int i = 0; i < form->nnodes; i++)
 	{
-		if (form->nodes[i]->deid != DEID_KEEP)
-			put_rule(rsinfo, "deidentify", form->nodes[i], deid_method_name(form->nodes[i]->deid), NULL, NULL);
+		const FormNode *node = form->nodes[i];
+
+		if (node->deid != DEID_KEEP)
+			put_rule(rsinfo, "deidentify", node->pointer, deid_method_name(node->deid), NULL, NULL);
 	}
 	for (int i = 0; i < form->nnodes; i++)
 	{
@@ -144,51 +148,34 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 		for (int n = 0; (name = form_normalisation(n, &bit)) != NULL; n++)
 		{
 			if (form->nodes[i]->normalise & bit)
-				put_rule(rsinfo, "normalise", form->nodes[i], name, NULL, NULL);
+				put_rule(rsinfo, "normalise", form->nodes[i]->pointer, name, NULL, NULL);
 		}
 	}
-	for (int i = 0; i < form->nnodes; i++)
+	rules = form_rules(form);
+	for (int i = 0; i < rules->n; i++)
 	{
-		const FormNode *node = form->nodes[i];
+		const FormRule *rule = &rules->list[i];
 
-		if (!node_is_judged(node))
-			continue;
-		for (int k = 0; k < KEYWORD_COUNT; k++)
-		{
-			int			overlay = node->overlay[k];
-
-			if (node->has & (1 << k))
-				put_rule(rsinfo, "validate", node, keyword_name[k],
-						 overlay == KEYWORD_OFF ? "off" :
-						 severity_name(overlay > 0 ? (Severity) (overlay - 1) : SEVERITY_ERROR),
-						 node->message[k]);
-		}
-		if (node->schema != NULL)
-			put_rule(rsinfo, "validate", node, "schema", severity_name(SEVERITY_ERROR),
-					 "what else its schema says");
+		put_rule(rsinfo, "validate", rule->where, rule->name,
+				 rule->severity == NO_SEVERITY ? NULL :
+				 rule->severity == KEYWORD_OFF ? "off" : severity_name((Severity) rule->severity),
+				 rule->says);
 	}
 	for (int i = 0; i < form->nnotes; i++)
-	{
-		FormNode	place = {0};
-
-		place.pointer = form->notes[i].location;
-		put_rule(rsinfo, "not imported", &place, form->notes[i].construct, NULL, form->notes[i].reason);
-	}
-	if (form->root->schema != NULL)
-		put_rule(rsinfo, "validate", form->root, "schema", severity_name(SEVERITY_ERROR),
-				 "what else the definition says of the response as a whole");
+		put_rule(rsinfo, "not imported", form->notes[i].location, form->notes[i].construct,
+				 NULL, form->notes[i].reason);
 	return (Datum) 0;
 }
 
 static void
-put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
+put_rule(ReturnSetInfo *rsinfo, const char *stage, const char *location,
 		 const char *rule, const char *severity, const char *says)
 {
 	Datum		values[5];
 	bool		nulls[5] = {false};
 
 	values[0] = CStringGetTextDatum(stage);
-	values[1] = CStringGetTextDatum(node->pointer);
+	values[1] = CStringGetTextDatum(location);
 	values[2] = CStringGetTextDatum(rule);
 	nulls[3] = severity == NULL;
 	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(severity);

@@ -119,8 +119,8 @@ epro_etl_run_job(PG_FUNCTION_ARGS)
 		if (strcmp(result.status, "stopped") == 0)
 			ereport(WARNING,
 					(errcode(ERRCODE_EPRO_STOPPED),
-					 errmsg("run " INT64_FORMAT " stopped: too many responses were rejected",
-							result.run_id)));
+					 errmsg("run " INT64_FORMAT " stopped itself", result.run_id),
+					 errhint("See its message in epro_etl.run_history, and epro_etl.finding.")));
 		PG_RETURN_NULL();
 	}
 
@@ -145,12 +145,12 @@ epro_etl_run_job(PG_FUNCTION_ARGS)
 	if (strcmp(result.status, "stopped") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EPRO_STOPPED),
-				 errmsg("run " INT64_FORMAT " stopped: too many responses were rejected",
-						result.run_id),
-				 errdetail(INT64_FORMAT " of " INT64_FORMAT " responses were rejected; what was committed stays.",
+				 errmsg("run " INT64_FORMAT " stopped itself", result.run_id),
+				 errdetail(INT64_FORMAT " of " INT64_FORMAT " responses were rejected%s",
 						   result.counts.rejected + result.counts.duplicate,
-						   result.counts.claimed),
-				 errhint("See epro_etl.finding for the reasons.")));
+						   result.counts.claimed,
+						   request.dry_run ? ", in a dry run." : "; what was committed stays."),
+				 errhint("See its message in epro_etl.run_history, and epro_etl.finding.")));
 	PG_RETURN_NULL();
 }
 

@@ -143,12 +143,14 @@ do_chunk(Run *run, Counts *counts)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
 		judge_rows(&chunk);
+		if (run->tally != NULL)
+			tally_rows(&chunk);
 		if (run->pipeline->defers && !run->dry_run)
 			take_judged(&chunk);
 	}
 	run->nrows = chunk.n;
 	run->only_row = chunk.n == 1 ? chunk.rows[0].original : NULL;
-	if (chunk.n > 0)
+	if (chunk.n > 0 && !run->judging)
 	{
 		if (!run->dry_run)
 		{

@@ -83,6 +83,9 @@ extern void refuse_swallowed_cancel(const Chunk *chunk, bool by_budgets);
 /* ---- judge.c ---- */
 extern void judge_rows(Chunk *chunk);
 
+/* ---- threshold.c ---- */
+extern void tally_rows(Chunk *chunk);
+
 /* ---- keep.c ---- */
 extern void store_rows(Chunk *chunk);
 

@@ -27,10 +27,17 @@
 #define MOST_DELIVERED 500
 
 static Size most_tuples(const Chunk *chunk);
+static void order_rows(Chunk *chunk);
+static int	compare_rows(const void *one, const void *other, void *chunk);
+static const Sink *latest_sink(const Row *row, HeapTuple *tuple);
 static bool try_store(Chunk *chunk, int from, int to);
 static void release_patiently(Chunk *chunk);
-static void insert_rows(Chunk *chunk, int from, int to);
-static void insert_batch(Chunk *chunk, Sink *sink, int n);
+static void insert_rows(Chunk *chunk, int from, int to, List **resent);
+static void insert_batch(Chunk *chunk, Sink *sink, int n, List **resent);
+static void keep_superseded(Chunk *chunk, Sink *sink, LatestDone *done);
+static void note_resent(Chunk *chunk, List *resent);
+static void add_finding(Chunk *chunk, Row *row, Severity severity,
+						const char *rule, const char *message);
 static void hold_rows(Chunk *chunk);
 static void refuse_row(Chunk *chunk);
 static bool same_row(HeapTuple one, HeapTuple other);
@@ -55,6 +62,7 @@ store_rows(Chunk *chunk)
 	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
 	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
 	hold_rows(chunk);
+	order_rows(chunk);
 	if (chunk->run->refused_row != NULL)
 		refuse_row(chunk);
 	while (from < chunk->n)
@@ -74,6 +82,76 @@ store_rows(Chunk *chunk)
 		else
 			attempt = Max(1, (to - from) / 2);
 	}
+}
+
+/*
+ * Where the latest response of a key stands, rows with a key lock each other
+ * out: chunks take them in one order, so that they do not do so in a circle.
+ * Rows of one key stay in the order in which they came.
+ */
+static void
+order_rows(Chunk *chunk)
+{
+	int		   *order;
+	Row		   *rows;
+	bool		matters = false;
+
+	for (int i = 0; i < chunk->n && !matters; i++)
+		matters = latest_sink(&chunk->rows[i], NULL) != NULL;
+	if (!matters)
+		return;
+	order = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * chunk->n);
+	rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Row) * chunk->n);
+	for (int i = 0; i < chunk->n; i++)
+		order[i] = i;
+	qsort_arg(order, chunk->n, sizeof(int), compare_rows, chunk);
+	for (int i = 0; i < chunk->n; i++)
+		rows[i] = chunk->rows[order[i]];
+	chunk->rows = rows;
+	pfree(order);
+}
+
+/* Those of no such sink first, then as insert_rows() goes: by form, sink, key. */
+static int
+compare_rows(const void *one, const void *other, void *chunk)
+{
+	int			at[2] = {*(const int *) one, *(const int *) other};
+	const Row  *rows[2];
+	const Sink *sinks[2];
+	HeapTuple	tuples[2];
+	int			order = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		rows[i] = &((Chunk *) chunk)->rows[at[i]];
+		sinks[i] = latest_sink(rows[i], &tuples[i]);
+	}
+	if (sinks[0] == NULL || sinks[1] == NULL)
+		order = (sinks[0] != NULL) - (sinks[1] != NULL);
+	else if (rows[0]->form != rows[1]->form)
+		order = rows[0]->form < rows[1]->form ? -1 : 1;
+	else if (sinks[0] != sinks[1])
+		order = sinks[0]->id < sinks[1]->id ? -1 : 1;
+	else
+		order = latest_compare(sinks[0], tuples[0], tuples[1]);
+	return order != 0 ? order : at[0] - at[1];
+}
+
+/* The first sink of a row in which the latest stands, and what goes there; or NULL. */
+static const Sink *
+latest_sink(const Row *row, HeapTuple *tuple)
+{
+	if (row->verdict != VERDICT_PASSED)
+		return NULL;
+	for (int s = 0; s < row->form->nsinks; s++)
+	{
+		if (row->form->sinks[s]->latest == NULL || row->formed[s].n == 0)
+			continue;
+		if (tuple != NULL)
+			*tuple = row->formed[s].tuples[0];
+		return row->form->sinks[s];
+	}
+	return NULL;
 }
 
 /* How many tuples one sink can be given at once, at most. */
@@ -108,6 +186,7 @@ try_store(Chunk *chunk, int from, int to)
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool stored = false;
+	List	   *resent = NIL;
 
 	chunk->stored = -1;
 	chunk->batch_at = -1;
@@ -119,7 +198,7 @@ try_store(Chunk *chunk, int from, int to)
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
-		insert_rows(chunk, from, to);
+		insert_rows(chunk, from, to, &resent);
 		release_patiently(chunk);
 		stored = true;
 	}
@@ -150,6 +229,8 @@ try_store(Chunk *chunk, int from, int to)
 	PG_END_TRY();
 	MemoryContextSwitchTo(memory);
 	CurrentResourceOwner = owner;
+	if (stored)
+		note_resent(chunk, resent);
 	return stored;
 }
 
@@ -167,9 +248,12 @@ release_patiently(Chunk *chunk)
 	chunk->releasing = false;
 }
 
-/* Sink by sink; on an error chunk->batch_at is the row's place, or -1. */
+/*
+ * Sink by sink; on an error chunk->batch_at is the row's place, or -1.  *resent
+ * gets what a sink holds already.
+ */
 static void
-insert_rows(Chunk *chunk, int from, int to)
+insert_rows(Chunk *chunk, int from, int to, List **resent)
 {
 	Pipeline   *pipeline = chunk->run->pipeline;
 
@@ -194,20 +278,26 @@ insert_rows(Chunk *chunk, int from, int to)
 				}
 			}
 			if (n > 0)
-				insert_batch(chunk, form->sinks[s], n);
+				insert_batch(chunk, form->sinks[s], n, resent);
 		}
 	}
 }
 
 /* The first n of the batch, into their sink or the outbox. */
 static void
-insert_batch(Chunk *chunk, Sink *sink, int n)
+insert_batch(Chunk *chunk, Sink *sink, int n, List **resent)
 {
 	Run		   *run = chunk->run;
 
 	if (!sink->remote)
 	{
-		sink_insert(sink, chunk->batch, n, &chunk->batch_at);
+		LatestDone	done = {0};
+
+		done.memory = CurrentMemoryContext;
+		sink_insert(sink, chunk->batch, n, &chunk->batch_at, &done);
+		keep_superseded(chunk, sink, &done);
+		for (int i = 0; i < done.nresent; i++)
+			*resent = lappend(*resent, list_make2(&chunk->rows[chunk->batch_row[done.resent[i]]], sink));
 		return;
 	}
 	if (sink_is_away(sink))
@@ -223,9 +313,38 @@ insert_batch(Chunk *chunk, Sink *sink, int n)
 	run->remotes = list_append_unique_ptr(run->remotes, sink);
 	chunk->storing = sink;
 	patience_begin(&chunk->patience, run->parcels != NULL ? epro_sink_timeout : 0);
-	sink_insert(sink, chunk->batch, n, &chunk->batch_at);
+	sink_insert(sink, chunk->batch, n, &chunk->batch_at, NULL);
 	patience_end(&chunk->patience, NULL);
 	chunk->storing = NULL;
+}
+
+/* What rows of the batch have taken the place of. */
+static void
+keep_superseded(Chunk *chunk, Sink *sink, LatestDone *done)
+{
+	for (int i = 0; i < done->nsuperseded; i++)
+	{
+		Superseded *superseded = &done->superseded[i];
+
+		superseded->by_source_id = source_id(chunk, &chunk->rows[chunk->batch_row[superseded->by]]);
+	}
+	account_superseded(chunk->run->run_id, sink, done->superseded, done->nsuperseded);
+}
+
+/* Responses that are stored by being there already: each sink's own finding. */
+static void
+note_resent(Chunk *chunk, List *resent)
+{
+	ListCell   *cell;
+
+	foreach(cell, resent)
+	{
+		Row		   *row = linitial(lfirst(cell));
+
+		add_finding(chunk, row, SEVERITY_INFORMATION, latest_key_name(lsecond(lfirst(cell))),
+					"the sink already holds this response: it was sent again");
+		row->source_id = source_id(chunk, row);
+	}
 }
 
 /*
@@ -541,19 +660,17 @@ deliver_to(Run *run, Sink *sink)
 static void
 reject_stored(Chunk *chunk, int at, ErrorData *error)
 {
-	Run		   *run = chunk->run;
 	Row		   *row = &chunk->rows[at];
-	FindingList *findings = &run->findings;
 	const char *rule = error->constraint_name && constraint_exists(error->constraint_name) ?
 		error->constraint_name : unpack_sql_state(error->sqlerrcode);
 	const char *message;
-	int			before;
 
 	switch (error->sqlerrcode)
 	{
 		case ERRCODE_UNIQUE_VIOLATION:
 		case ERRCODE_EXCLUSION_VIOLATION:
-			message = "the sink already holds a row with this key";
+			message = error_is_ours(error) ? pstrdup(error->message) :
+				"the sink already holds a row with this key";
 			break;
 		case ERRCODE_NOT_NULL_VIOLATION:
 			message = error->column_name && is_sink_column(row->form, error->column_name) ?
@@ -578,8 +695,24 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 			break;
 	}
 
-	/* its earlier findings and this one must stand together: move them */
-	before = row->nfindings;
+	add_finding(chunk, row, SEVERITY_ERROR, pstrdup(rule), message);
+	row->verdict = error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION ||
+		error->sqlerrcode == ERRCODE_EXCLUSION_VIOLATION ?
+		VERDICT_DUPLICATE : VERDICT_REJECTED;
+	row->warned = false;
+
+	row->source_id = source_id(chunk, row);
+}
+
+/* What a sink has to say of a row, behind its earlier findings. */
+static void
+add_finding(Chunk *chunk, Row *row, Severity severity, const char *rule,
+			const char *message)
+{
+	FindingList *findings = &chunk->run->findings;
+	int			before = row->nfindings;
+
+	/* they must stand together: move them */
 	findings_begin(findings);
 	for (int i = 0; i < before; i++)
 	{
@@ -588,16 +721,9 @@ reject_stored(Chunk *chunk, int at, ErrorData *error)
 		finding_add(findings, moved.kind, moved.severity, moved.location,
 					moved.rule, moved.message);
 	}
-	finding_add(findings, FINDING_CONSTRAINT, SEVERITY_ERROR, "",
-				pstrdup(rule), message);
+	finding_add(findings, FINDING_CONSTRAINT, severity, "", rule, message);
 	row->first = findings->first;
 	row->nfindings = findings->n - findings->first;
-	row->verdict = error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION ||
-		error->sqlerrcode == ERRCODE_EXCLUSION_VIOLATION ?
-		VERDICT_DUPLICATE : VERDICT_REJECTED;
-	row->warned = false;
-
-	row->source_id = source_id(chunk, row);
 }
 
 /* The id of a response, in the chunk's memory; NULL if it has none. */

@@ -3,9 +3,10 @@
  *		From the configuration tables to a compiled pipeline.
  *
  * A run is pinned to versions: its first worker decides which form, edit
- * checks, de-identification rules and sinks are current and writes them into the
- * ledger; every worker compiles exactly these, also when it has to compile
- * again in the middle of the run because a relation or function changed.
+ * checks, de-identification rules, batch thresholds and sinks are current and
+ * writes them into the ledger; every worker compiles exactly these, also when
+ * it has to compile again in the middle of the run because a relation or
+ * function changed.
  *
  * Configuration is read as the extension's owner; everything compiled from it
  * is compiled, and later evaluated, as the caller of the run.
@@ -68,11 +69,14 @@ static void function_changed(Datum arg, int cacheid, uint32 hashvalue);
 static void load_source(Pipeline *pipeline);
 static void load_forms(Pipeline *pipeline);
 static void load_rules(Pipeline *pipeline);
+static void load_thresholds(Pipeline *pipeline);
 static void load_sinks(Pipeline *pipeline);
 static Rule *read_rules(uint64 n, MemoryContext memory);
 static int	overlaid(const char *name);
 static int	severity_of(const Rule *check, const Rule *rules, uint64 n);
 static void add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering);
+pg_attribute_noreturn() static void refuse_overlay(const CompiledForm *form, const char *place,
+												   const char *hint);
 static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
 static char *column_text(uint64 row, int column, MemoryContext memory);
@@ -143,6 +147,8 @@ pipeline_versions(int64 pipeline_id)
 		  "   FROM epro_etl.deid_rule d WHERE d.form = f.name AND d.removed_at IS NULL), '[]'),"
 		  " 'severities', coalesce((SELECT jsonb_agg(o.overlay_id ORDER BY o.overlay_id)"
 		  "   FROM epro_etl.severity_overlay o WHERE o.form = f.name AND " OVERLAY_HOLDS "), '[]'),"
+		  " 'batch_thresholds', coalesce((SELECT jsonb_agg(t.threshold_id ORDER BY t.threshold_id)"
+		  "   FROM epro_etl.batch_threshold t WHERE t.form = f.name AND t.removed_at IS NULL), '[]'),"
 		  " 'sinks', (SELECT jsonb_agg(s.sink_id ORDER BY s.sink_id)"
 		  "   FROM epro_etl.sink s WHERE s.form = f.name AND s.pipeline_id = $1))), '{}')"
 		  " FROM (SELECT DISTINCT ON (name) name, form_id, version FROM epro_etl.form"
@@ -152,6 +158,23 @@ pipeline_versions(int64 pipeline_id)
 	versions = column_jsonb(0, 1, memory);
 	owner_end(&scope);
 	return versions;
+}
+
+/* For how many thresholds a run that starts now needs room. */
+int
+pipeline_count_thresholds(int64 pipeline_id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(pipeline_id)};
+	OwnerScope	scope;
+	int			n;
+
+	owner_begin(&scope);
+	n = (int) query("SELECT 1 FROM epro_etl.batch_threshold t WHERE t.removed_at IS NULL AND EXISTS"
+					" (SELECT FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.form = t.form)",
+					1, types, values);
+	owner_end(&scope);
+	return n;
 }
 
 /* The versions that a run was pinned to. */
@@ -255,6 +278,7 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 	load_source(pipeline);
 	load_forms(pipeline);
 	load_rules(pipeline);
+	load_thresholds(pipeline);
 	load_sinks(pipeline);
 	AtEOXact_GUC(true, guc_level);
 	watch_relations(pipeline);
@@ -555,13 +579,11 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 			continue;
 		if (rule->text == NULL)
 		{
-			if (rule->name[0] == '/' && !form_overlay(form->form, rule->name, overlaid(rule->severity)) &&
-				registering)
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_OBJECT),
-						 errmsg("form \"%s\" judges no keyword at \"%s\"", form->form->name, rule->name),
-						 errdetail("A severity is laid over it."),
-						 errhint("Name a keyword by its JSON Pointer in the definition, such as \"/properties/age/maximum\", or an edit check by its name; epro_etl.set_severity() with NULL takes one back.")));
+			char	   *hint;
+
+			if (rule->name[0] == '/' &&
+				!form_overlay(form->form, rule->name, overlaid(rule->severity), &hint) && registering)
+				refuse_overlay(form->form, rule->name, hint);
 			continue;
 		}
 		severity = severity_of(rule, rules, n);
@@ -580,6 +602,80 @@ add_rules(PipelineForm *form, const Rule *rules, uint64 n, bool registering)
 		lookupset_add(form->lookups, &declared);
 	}
 	form->values = palloc0(sizeof(Value) * form->form->nnodes);
+}
+
+/*
+ * Refuses one whose rule is none of the form's any more: it would hold nothing.
+ * A stream has no batch that could be held.
+ */
+static void
+load_thresholds(Pipeline *pipeline)
+{
+	Oid			types[] = {INT8OID, JSONBOID};
+	Datum		values[] = {Int64GetDatum(pipeline->id), JsonbPGetDatum(pipeline->versions)};
+	OwnerScope	scope;
+	uint64		n;
+	char	  **forms;
+	bool		streams = false;
+	const char *lost = NULL;
+
+	owner_begin(&scope);
+	n = query("SELECT t.form, t.check_name, t.rule, t.max_ratio, t.minimum,"
+			  " t.rule LIKE '/%' OR EXISTS (SELECT FROM epro_etl.edit_check c, jsonb_array_elements_text(v.value->'edit_checks') r"
+			  "   WHERE c.check_id = r::bigint AND c.check_name = t.rule AND NOT c.computes),"
+			  " EXISTS (SELECT FROM epro_etl.stream s WHERE s.pipeline_id = $1)"
+			  " FROM jsonb_each($2) v, jsonb_array_elements_text(v.value->'batch_thresholds') i, epro_etl.batch_threshold t"
+			  " WHERE t.threshold_id = i::bigint ORDER BY t.threshold_id",
+			  2, types, values);
+	pipeline->thresholds = MemoryContextAllocZero(pipeline->memory, sizeof(Threshold) * (n + 1));
+	forms = MemoryContextAlloc(pipeline->memory, sizeof(char *) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		Threshold  *threshold = &pipeline->thresholds[i];
+
+		forms[i] = column_text(i, 1, pipeline->memory);
+		threshold->name = column_text(i, 2, pipeline->memory);
+		threshold->rule = column_text(i, 3, pipeline->memory);
+		threshold->max_ratio = DatumGetFloat8(column_datum(i, 4));
+		threshold->minimum = DatumGetInt64(column_datum(i, 5));
+		if (!DatumGetBool(column_datum(i, 6)))
+			lost = threshold->rule;
+		streams = DatumGetBool(column_datum(i, 7));
+	}
+	owner_end(&scope);
+	MemoryContextSwitchTo(pipeline->memory);
+
+	if (streams)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" has a stream and a batch threshold", pipeline->name),
+				 errdetail("A stream has no batch that a threshold could hold."),
+				 errhint("Stop the stream with epro_etl.stop_stream(), or take the threshold off with epro_etl.remove_edit_check().")));
+	if (lost != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("a batch threshold names the rule \"%s\", which its form does not have any more", lost),
+				 errhint("Add the threshold anew with epro_etl.add_check(), or take it off with epro_etl.remove_edit_check().")));
+	pipeline->nthresholds = (int) n;
+	for (uint64 i = 0; i < n; i++)
+		pipeline->thresholds[i].form = find_form(pipeline, forms[i]);
+}
+
+/* hint is NULL: there is no such rule. */
+static void
+refuse_overlay(const CompiledForm *form, const char *place, const char *hint)
+{
+	if (hint != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the rule of form \"%s\" at \"%s\" cannot have a severity of its own",
+						form->name, place),
+				 errhint("%s", hint)));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("form \"%s\" judges no keyword at \"%s\"", form->name, place),
+			 errdetail("A severity is laid over it."),
+			 errhint("Name a keyword by its JSON Pointer in the definition, such as \"/properties/age/maximum\", or an edit check by its name; epro_etl.set_severity() with NULL takes one back.")));
 }
 
 /* Those of the pinned sinks that are still there: one can be taken off any time. */
@@ -603,7 +699,7 @@ load_sinks(Pipeline *pipeline)
 	n = query("SELECT s.form, s.condition,"
 			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
 			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
-			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required"
+			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required, s.on_duplicate = 'latest'"
 			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.sink_id IN"
 			  "  (SELECT i::bigint FROM jsonb_array_elements_text($2 -> s.form -> 'sinks') i)"
 			  " ORDER BY s.sink_id", 2, types, values);
@@ -621,6 +717,7 @@ load_sinks(Pipeline *pipeline)
 		declared->is_long = DatumGetBool(column_datum(i, 7));
 		declared->ignores = DatumGetBool(column_datum(i, 8));
 		declared->required = DatumGetBool(column_datum(i, 9));
+		declared->latest = DatumGetBool(column_datum(i, 10));
 	}
 	owner_end(&scope);
 	MemoryContextSwitchTo(pipeline->memory);

@@ -23,6 +23,16 @@ typedef struct PipelineForm
 	Value	   *values;			/* of the response at hand */
 } PipelineForm;
 
+/* How many responses of a form may break one of its rules before a run is held. */
+typedef struct Threshold
+{
+	const char *name;
+	const char *rule;			/* of a check, or place and keyword: /age/maximum */
+	double		max_ratio;
+	int64		minimum;		/* responses that must have been judged */
+	const PipelineForm *form;
+} Threshold;
+
 typedef struct Pipeline
 {
 	int64		id;
@@ -30,6 +40,8 @@ typedef struct Pipeline
 	Source		source;
 	PipelineForm *forms;		/* sorted by name */
 	int			nforms;
+	Threshold  *thresholds;		/* in the order in which they were added */
+	int			nthresholds;
 	bool		defers;			/* judging can leave a response in the source */
 	Jsonb	   *versions;		/* which form, checks, rules, sinks were compiled */
 	MemoryContext memory;		/* all of it */
@@ -70,6 +82,7 @@ extern int64 pipeline_find(const char *name, Oid *source);
 extern Jsonb *pipeline_versions(int64 pipeline_id);
 extern Jsonb *pipeline_versions_of_run(int64 run_id);
 extern bool pipeline_stream(int64 pipeline_id, StreamPlan *plan);
+extern int	pipeline_count_thresholds(int64 pipeline_id);
 extern Pipeline *pipeline_load(int64 pipeline_id, Jsonb *versions);
 extern Pipeline *pipeline_refresh(Pipeline *pipeline, bool storing);
 extern PipelineForm *pipeline_compile_form(const char *form, const char *version,
@@ -77,6 +90,19 @@ extern PipelineForm *pipeline_compile_form(const char *form, const char *version
 
 /* ---- try.c ---- */
 extern FindingList *pipeline_try(PipelineForm *form, const Response *response);
+
+/* ---- threshold.c: what holds a whole run ---- */
+
+/* What was seen for a threshold. */
+typedef struct Tally
+{
+	int64		judged;
+	int64		broken;
+} Tally;
+
+extern void tally_add(const Pipeline *pipeline, Tally *totals, const Tally *tally);
+extern char *threshold_exceeded(const Pipeline *pipeline, const Tally *totals,
+								bool dry_run);
 
 /* ---- chunk.c: one chunk of one worker ---- */
 
@@ -107,6 +133,8 @@ typedef struct Run
 	int			worker;			/* from 1; 0 is the caller's own session */
 	int			batch_size;
 	bool		dry_run;
+	bool		judging;		/* the pass before the run's own: writes nothing */
+	Tally	   *tally;			/* of the chunk at hand, by threshold; NULL: nobody asks */
 	Stage		first;			/* the stages that this worker does: all, but */
 	Stage		last;			/* for a stream's stage groups */
 	Size		bound;			/* of a message to the next group */

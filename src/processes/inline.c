@@ -22,8 +22,10 @@
 #include "words/errors.h"
 
 static void do_run(const RunRequest *request, RunResult *result);
-static void open_run(Run *run, const RunRequest *request, RunResult *result,
-					 BlockRanges *ranges);
+static void open_run(Run *run, const RunRequest *request, RunResult *result);
+static BlockNumber count_blocks(Oid source);
+static void judge_first(Run *run, Tally *totals, BlockNumber nblocks);
+static int	do_chunk(Run *run, Counts *counts);
 
 /*
  * Runs a pipeline in the current transaction.  Raises the errors of what does
@@ -79,22 +81,26 @@ do_run(const RunRequest *request, RunResult *result)
 	MemoryContext caller = MemoryContextSwitchTo(memory);
 	Run			run = {0};
 	BlockRanges ranges;
+	BlockNumber nblocks;
+	Tally	   *totals = NULL;
 	Outcome		outcome = OUTCOME_NONE;
+	char	   *would_hold = NULL;
 
-	open_run(&run, request, result, &ranges);
-	for (;;)
+	open_run(&run, request, result);
+	nblocks = count_blocks(run.pipeline->source.relid);
+	if (run.pipeline->nthresholds > 0)
 	{
-		int			seen;
-
-		CHECK_FOR_INTERRUPTS();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		seen = run_chunk(&run, &result->counts);
-		PopActiveSnapshot();
-		CommandCounterIncrement();
-		run_committed(&run);
-		claim_accept(run.claim);
-		if (seen == 0)
-			break;
+		totals = palloc0(sizeof(Tally) * run.pipeline->nthresholds);
+		run.tally = palloc0(sizeof(Tally) * run.pipeline->nthresholds);
+		if (!request->dry_run)
+			judge_first(&run, totals, nblocks);
+	}
+	ranges_init(&ranges, nblocks, 1);
+	run_begin(&run, &ranges);
+	while (do_chunk(&run, &result->counts) > 0)
+	{
+		if (run.tally != NULL)
+			tally_add(run.pipeline, totals, run.tally);
 		if (too_many_rejects(result->counts.claimed,
 							 result->counts.rejected + result->counts.duplicate,
 							 request->max_rejects, request->max_reject_ratio))
@@ -104,25 +110,95 @@ do_run(const RunRequest *request, RunResult *result)
 		}
 	}
 	pseudonymiser_wipe(run.pseudonymiser);
+	if (outcome == OUTCOME_NONE && run.tally != NULL)
+		would_hold = threshold_exceeded(run.pipeline, totals, true);
+	if (would_hold != NULL)
+		outcome = OUTCOME_STOPPED;
 
-	result->remaining = outcome == OUTCOME_NONE ? claim_skipped(run.claim) :
+	result->remaining = outcome == OUTCOME_NONE || would_hold != NULL ? claim_skipped(run.claim) :
 		source_rows(run.pipeline->source.relid);
 	result->status = outcome_name(outcome);
 	result->finished_at = GetCurrentTimestamp();
-	account_close_run(run.run_id, result->status, 0,
+	account_close_run(run.run_id, result->status, would_hold ? ERRCODE_EPRO_STOPPED : 0,
+					  would_hold ? would_hold :
 					  outcome == OUTCOME_STOPPED ? "too many responses were rejected" : NULL,
 					  0, 0, result->remaining);
+	if (would_hold != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_EPRO_STOPPED),
+				 errmsg("%s", would_hold),
+				 errdetail("This was a dry run: findings and counts are in the ledger.")));
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
 }
 
+/*
+ * The pass before the run's own: judges all there is and writes nothing.  Raises
+ * the error of a threshold that is exceeded; the caller's transaction, with the
+ * run's entry in the ledger, is then undone.
+ */
 static void
-open_run(Run *run, const RunRequest *request, RunResult *result,
-		 BlockRanges *ranges)
+judge_first(Run *run, Tally *totals, BlockNumber nblocks)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "epro_etl judging",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	BlockRanges ranges;
+	Counts		counts = {0};
+	char	   *exceeded;
+
+	ranges_init(&ranges, nblocks, 1);
+	run->dry_run = run->judging = true;
+	run_begin(run, &ranges);
+	while (do_chunk(run, &counts) > 0)
+		tally_add(run->pipeline, totals, run->tally);
+	run->dry_run = run->judging = false;
+	run->tally = NULL;
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+
+	exceeded = threshold_exceeded(run->pipeline, totals, false);
+	if (exceeded == NULL)
+		return;
+	pseudonymiser_wipe(run->pseudonymiser);
+	ereport(ERROR,
+			(errcode(ERRCODE_EPRO_STOPPED),
+			 errmsg("%s", exceeded),
+			 errdetail("Nothing has left the source, and nothing was stored. The run was in the calling transaction, whose ledger has no entry of it."),
+			 errhint(HINT_HELD)));
+}
+
+/* One chunk in the caller's transaction: returns the number of rows seen. */
+static int
+do_chunk(Run *run, Counts *counts)
+{
+	int			seen;
+
+	CHECK_FOR_INTERRUPTS();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	seen = run_chunk(run, counts);
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+	run_committed(run);
+	claim_accept(run->claim);
+	return seen;
+}
+
+static BlockNumber
+count_blocks(Oid source)
+{
+	Relation	relation = table_open(source, AccessShareLock);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(relation);
+
+	table_close(relation, NoLock);
+	return nblocks;
+}
+
+static void
+open_run(Run *run, const RunRequest *request, RunResult *result)
 {
 	RunStart	start = {0};
 	Oid			source;
-	Relation	relation;
 	Jsonb	   *versions;
 
 	start.pipeline_id = pipeline_find(request->pipeline, &source);
@@ -146,9 +222,4 @@ open_run(Run *run, const RunRequest *request, RunResult *result,
 	run->progress = palloc0(sizeof(Progress));
 	run->run_id = result->run_id = account_open_run(&start, versions);
 	account_open_worker(run->run_id, 0);
-
-	relation = table_open(source, AccessShareLock);
-	ranges_init(ranges, RelationGetNumberOfBlocks(relation), 1);
-	table_close(relation, NoLock);
-	run_begin(run, ranges);
 }

@@ -26,11 +26,15 @@
 /* and what the ledger is told when that of a budget around it is */
 #define MESSAGE_BUDGET "deadline exceeded: a budget around the run is over"
 
+/* what to do about a run that a batch threshold holds */
+#define HINT_HELD "A run with dry_run => true lists what the rule has found; correct the responses in the source, or change the threshold with epro_etl.add_check()."
+
 /* How a run ended.  The first cause that is set stays. */
 typedef enum Outcome
 {
 	OUTCOME_NONE = 0,			/* nothing has stopped it: succeeded */
-	OUTCOME_STOPPED,			/* too many rejects */
+	OUTCOME_STOPPED,			/* too many rejects; a dry run that would be held */
+	OUTCOME_HELD,				/* by a batch threshold, before anything was taken */
 	OUTCOME_CANCELED,			/* by the caller's cancel, exit, or cancel_run() */
 	OUTCOME_TIMED_OUT,			/* statement_timeout, or the run's own */
 	OUTCOME_FAILED				/* an error of a worker */
@@ -76,14 +80,21 @@ typedef struct RunResult
 	TimestampTz finished_at;
 } RunResult;
 
+/* What a run's workers have counted for a threshold, together. */
+typedef struct SharedTally
+{
+	pg_atomic_uint64 judged;
+	pg_atomic_uint64 broken;
+} SharedTally;
+
 /*
  * The segment that the caller and the workers of a run share.
  *
  * Immutable once the first worker is registered: everything up to "cause",
  * which has a lock of its own.  Atomic: the rest.
  *
- * The segment's table of contents: RunShared, the caller's settings, the
- * reason.
+ * The segment's table of contents: RunShared, a SharedTally a threshold, the
+ * caller's settings, the reason.
  */
 typedef struct RunShared
 {
@@ -105,6 +116,8 @@ typedef struct RunShared
 	bool		deadline_is_ours;	/* the run's timeout, */
 	bool		deadline_is_budgets;	/* that of a budget around it, or the statement's */
 	PGPROC	   *caller;			/* whose latch to set */
+	Size		tallies_offset; /* of the SharedTallies */
+	int			ntallies;
 	Size		settings_offset;	/* of the caller's settings, serialized */
 	Size		reason_offset;	/* 0: none */
 
@@ -116,7 +129,10 @@ typedef struct RunShared
 	pg_atomic_uint32 active;	/* connected and not left: the last one closes */
 	pg_atomic_uint32 closed;	/* 1: the ledger says how the run ended */
 	pg_atomic_uint64 run_id;	/* 0 until the first worker has opened it */
-	ConditionVariable opened;	/* run_id was set, or never will be */
+	ConditionVariable opened;	/* run_id was set, or never will be; judging is 0 */
+
+	BlockRanges judge_ranges;	/* of the pass that judges for the thresholds */
+	pg_atomic_uint32 judging;	/* workers that may still count for them */
 
 	BlockRanges ranges;
 	pg_atomic_uint64 claimed;	/* totals of committed chunks */
@@ -172,6 +188,8 @@ extern void shared_fail(RunShared *shared, Outcome outcome, int sqlstate,
 						int64 chunk);
 extern const char *outcome_name(Outcome outcome);
 extern void shared_add(RunShared *shared, const Counts *counts);
+extern void shared_tally(RunShared *shared, const Tally *tally);
+extern char *shared_exceeded(RunShared *shared, const Pipeline *pipeline);
 extern bool shared_too_many_rejects(RunShared *shared);
 extern bool too_many_rejects(int64 claimed, int64 rejected, int64 most,
 							 double ratio);

@@ -58,6 +58,7 @@ static void stop_all_at_exit(int code, Datum arg);
 static void run_forget(OwnedRun *owned);
 static void refuse_own_lock(OwnedRun *owned);
 static void raise_cause(OwnedRun *owned);
+static void tell_would_hold(OwnedRun *owned);
 static void fill_result(OwnedRun *owned, RunResult *result);
 
 /* Refuses numbers that make no sense, and fills in the defaults. */
@@ -167,7 +168,7 @@ run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 		raise_cause(owned);
 	fill_result(owned, result);
 	if (ended)
-		run_forget(owned);
+		tell_would_hold(owned);
 	else
 		result->status = "running";
 	return ended;
@@ -193,7 +194,7 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 				 MESSAGE_DEADLINE);
 			return true;
 		}
-		if (cause_outcome(&shared->cause) > OUTCOME_STOPPED)
+		if (cause_outcome(&shared->cause) > OUTCOME_HELD)
 		{
 			/* one has failed: the others' work would be for nothing */
 			stop(owned, OUTCOME_FAILED, 0, NULL);
@@ -310,7 +311,9 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	static bool exit_is_covered = false;
 	Size		settings = EstimateGUCStateSpace();
 	Size		reason = request->reason ? strlen(request->reason) + 1 : 0;
-	Size		fixed = MAXALIGN(offsetof(RunShared, workers) + sizeof(Progress) * workers);
+	int			ntallies = pipeline_count_thresholds(pipeline_id);
+	Size		tallies = MAXALIGN(offsetof(RunShared, workers) + sizeof(Progress) * workers);
+	Size		fixed = tallies + MAXALIGN(sizeof(SharedTally) * ntallies);
 	OwnedRun   *owned = MemoryContextAllocZero(TopMemoryContext, sizeof(OwnedRun));
 	RunShared  *shared;
 
@@ -350,6 +353,15 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	else if (shared->deadline != 0)
 		shared->deadline_is_budgets = context_deadline_is_budgets();
 	shared->caller = MyProc;
+	shared->tallies_offset = tallies;
+	shared->ntallies = ntallies;
+	for (int t = 0; t < ntallies; t++)
+	{
+		SharedTally *tally = (SharedTally *) ((char *) shared + tallies) + t;
+
+		pg_atomic_init_u64(&tally->judged, 0);
+		pg_atomic_init_u64(&tally->broken, 0);
+	}
 	shared->settings_offset = fixed;
 	SerializeGUCState(settings, (char *) shared + fixed);
 	if (reason > 0)
@@ -366,6 +378,8 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	pg_atomic_init_u32(&shared->registered, 0);
 	pg_atomic_init_u64(&shared->run_id, 0);
 	ConditionVariableInit(&shared->opened);
+	ranges_init(&shared->judge_ranges, nblocks, workers);
+	pg_atomic_init_u32(&shared->judging, 0);
 	ranges_init(&shared->ranges, nblocks, workers);
 	pg_atomic_init_u64(&shared->claimed, 0);
 	pg_atomic_init_u64(&shared->loaded, 0);
@@ -482,6 +496,12 @@ raise_cause(OwnedRun *owned)
 	if (cause.outcome == OUTCOME_TIMED_OUT && shared->deadline_is_budgets)
 		cause.sqlstate = ERRCODE_QUERY_CANCELED;
 	run_forget(owned);
+	if (cause.outcome == OUTCOME_HELD)
+		ereport(ERROR,
+				(errcode(cause.sqlstate),
+				 errmsg("%s", cause.message),
+				 errdetail("In run " INT64_FORMAT "; nothing has left the source, and nothing was stored.", run_id),
+				 errhint("%s", cause.hint)));
 	ereport(ERROR,
 			(errcode(cause.sqlstate ? cause.sqlstate : ERRCODE_EPRO_WORKER_LOST),
 			 errmsg("%s", cause.message),
@@ -491,6 +511,21 @@ raise_cause(OwnedRun *owned)
 			 errdetail("In run " INT64_FORMAT "; " UINT64_FORMAT " responses were committed before and stay.",
 					   run_id, committed),
 			 cause.hint[0] ? errhint("%s", cause.hint) : 0));
+}
+
+/* Forgets the run; says of a dry run that a threshold would have held it. */
+static void
+tell_would_hold(OwnedRun *owned)
+{
+	Cause		cause;
+
+	cause_read(&owned->shared->cause, &cause);
+	run_forget(owned);
+	if (cause.outcome == OUTCOME_STOPPED && cause.sqlstate != 0)
+		ereport(WARNING,
+				(errcode(cause.sqlstate),
+				 errmsg("%s", cause.message),
+				 errdetail("This was a dry run: findings and counts are in the ledger.")));
 }
 
 static void

@@ -78,6 +78,7 @@ outcome_name(Outcome outcome)
 	static const char *const names[] = {
 		[OUTCOME_NONE] = "succeeded",
 		[OUTCOME_STOPPED] = "stopped",
+		[OUTCOME_HELD] = "stopped",
 		[OUTCOME_CANCELED] = "canceled",
 		[OUTCOME_TIMED_OUT] = "timed out",
 		[OUTCOME_FAILED] = "failed",
@@ -96,6 +97,34 @@ shared_add(RunShared *shared, const Counts *counts)
 	pg_atomic_fetch_add_u64(&shared->rejected, counts->rejected);
 	pg_atomic_fetch_add_u64(&shared->duplicate, counts->duplicate);
 	pg_atomic_fetch_add_u64(&shared->deferred, counts->deferred);
+}
+
+/* Adds what a judged chunk has counted to what the run's workers have. */
+void
+shared_tally(RunShared *shared, const Tally *tally)
+{
+	SharedTally *totals = (SharedTally *) ((char *) shared + shared->tallies_offset);
+
+	for (int t = 0; t < shared->ntallies; t++)
+	{
+		pg_atomic_fetch_add_u64(&totals[t].judged, tally[t].judged);
+		pg_atomic_fetch_add_u64(&totals[t].broken, tally[t].broken);
+	}
+}
+
+/* threshold_exceeded() of the totals, once nobody counts any more. */
+char *
+shared_exceeded(RunShared *shared, const Pipeline *pipeline)
+{
+	SharedTally *totals = (SharedTally *) ((char *) shared + shared->tallies_offset);
+	Tally	   *copy = palloc0(sizeof(Tally) * shared->ntallies);
+
+	for (int t = 0; t < shared->ntallies; t++)
+	{
+		copy[t].judged = (int64) pg_atomic_read_u64(&totals[t].judged);
+		copy[t].broken = (int64) pg_atomic_read_u64(&totals[t].broken);
+	}
+	return threshold_exceeded(pipeline, copy, shared->dry_run);
 }
 
 bool

@@ -37,7 +37,11 @@ static char *requested_by = NULL;	/* for the log; NULL: nobody has said */
 static void connect_as_caller(void);
 static void work(void);
 static int64 open_run(Pipeline **pipeline);
+static void begin_counting(Run *run);
+static bool judge_first(Run *run);
+static bool may_go_on(const Run *run);
 static void do_chunks(Run *run);
+static void count_chunk(Run *run, const Counts *counts);
 static void report_error(void);
 static char *describe_request(void);
 static void leave(void);
@@ -134,11 +138,86 @@ work(void)
 	run.pseudonymiser = key_load(account_key_version(run.run_id));
 	session_commit();
 	MemoryContextSwitchTo(memory);
-	run_begin(&run, &shared->ranges);
-	do_chunks(&run);
+	if (run.pipeline->nthresholds > 0)
+		begin_counting(&run);
+	if (run.tally == NULL || run.dry_run || judge_first(&run))
+	{
+		run_begin(&run, &shared->ranges);
+		do_chunks(&run);
+		if (run.tally != NULL)
+			(void) may_go_on(&run);
+		pg_atomic_fetch_add_u64(&shared->skipped_rows, (uint64) claim_skipped(run.claim));
+	}
 	pseudonymiser_wipe(run.pseudonymiser);
-	pg_atomic_fetch_add_u64(&shared->skipped_rows, (uint64) claim_skipped(run.claim));
 	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* A dry run counts for the thresholds in its one pass, any other in one before. */
+static void
+begin_counting(Run *run)
+{
+	if (run->pipeline->nthresholds > shared->ntallies)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a batch threshold was added while the run started"),
+				 errhint("Run the pipeline again.")));
+	run->tally = palloc0(sizeof(Tally) * shared->ntallies);
+	/* before the first range is taken: see may_go_on() */
+	pg_atomic_fetch_add_u32(&shared->judging, 1);
+}
+
+/*
+ * The pass before the run's own: all workers judge all there is, read it only,
+ * and write nothing.  False if that was the end of the run.
+ */
+static bool
+judge_first(Run *run)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "epro_etl judging",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+
+	run->dry_run = run->judging = true;
+	run_begin(run, &shared->judge_ranges);
+	do_chunks(run);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+	if (!may_go_on(run))
+		return false;
+	run->dry_run = run->judging = false;
+	run->tally = NULL;
+	chunk_number = 0;
+	return true;
+}
+
+/*
+ * This worker has found no more ranges to count in.  Whoever has taken one is
+ * among those who judge until it is counted, so once these are none, the
+ * totals are what they will be, and each worker finds the same.  Before the
+ * run's own pass they wait for that, without a transaction; a dry run has
+ * nothing to wait for, its last one tells.  False if the run has ended.
+ */
+static bool
+may_go_on(const Run *run)
+{
+	uint32		left = pg_atomic_sub_fetch_u32(&shared->judging, 1);
+	char	   *message;
+
+	if (left == 0)
+		ConditionVariableBroadcast(&shared->opened);
+	else if (!run->judging)
+		return false;
+	ConditionVariablePrepareToSleep(&shared->opened);
+	while (pg_atomic_read_u32(&shared->judging) > 0 && pg_atomic_read_u32(&shared->stop) == 0)
+		ConditionVariableSleep(&shared->opened, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	if (pg_atomic_read_u32(&shared->stop) != 0)
+		return false;
+	message = shared_exceeded(shared, run->pipeline);
+	if (message != NULL)
+		shared_fail(shared, run->judging ? OUTCOME_HELD : OUTCOME_STOPPED, ERRCODE_EPRO_STOPPED,
+					message, HINT_HELD, 0, 0);
+	return message == NULL;
 }
 
 /*
@@ -226,23 +305,31 @@ do_chunks(Run *run)
 		seen = session_chunk(run, &counts);
 		if (seen == 0)
 			break;
-		shared_add(shared, &counts);
-		pg_atomic_fetch_add_u64(&run->progress->processed, counts.claimed);
-		pg_atomic_fetch_add_u64(&run->progress->excluded,
-								counts.rejected + counts.duplicate);
-		pg_atomic_write_u64(&run->progress->blocks, claim_blocks(run->claim));
-		pg_atomic_fetch_add_u64(&run->progress->chunks, 1);
+		if (run->tally != NULL)
+			shared_tally(shared, run->tally);
+		if (!run->judging)
+			count_chunk(run, &counts);
 		pgstat_report_stat(false);
-
-		if (shared_too_many_rejects(shared))
-			shared_fail(shared, OUTCOME_STOPPED, 0, "too many responses were rejected",
-						NULL, worker_number, chunk_number);
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 	}
+}
+
+static void
+count_chunk(Run *run, const Counts *counts)
+{
+	shared_add(shared, counts);
+	pg_atomic_fetch_add_u64(&run->progress->processed, counts->claimed);
+	pg_atomic_fetch_add_u64(&run->progress->excluded,
+							counts->rejected + counts->duplicate);
+	pg_atomic_write_u64(&run->progress->blocks, claim_blocks(run->claim));
+	pg_atomic_fetch_add_u64(&run->progress->chunks, 1);
+	if (shared_too_many_rejects(shared))
+		shared_fail(shared, OUTCOME_STOPPED, 0, "too many responses were rejected",
+					NULL, worker_number, chunk_number);
 }
 
 /*
@@ -374,9 +461,9 @@ close_run(void)
 		session_commit();
 		return;
 	}
-	if (cause.outcome == OUTCOME_NONE)
+	if (cause.outcome == OUTCOME_NONE || (cause.outcome == OUTCOME_STOPPED && cause.sqlstate != 0))
 		remaining = (int64) pg_atomic_read_u64(&shared->skipped_rows);
-	else if (cause.outcome == OUTCOME_STOPPED)
+	else if (cause.outcome == OUTCOME_STOPPED || cause.outcome == OUTCOME_HELD)
 		remaining = source_rows(shared->source);
 	pg_atomic_write_u64(&shared->remaining, (uint64) remaining);
 	account_close_run(run_id, outcome_name(cause.outcome), cause.sqlstate,

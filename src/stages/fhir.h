@@ -3,14 +3,16 @@
  *		A FHIR Questionnaire (R4) as a form: what its files share.
  *
  * fhir_form.c compiles, fhir_decode.c reads a response into a tree of answers,
- * fhir_judge.c judges that tree, fhir_value.c knows the data types.  The
- * compiled questionnaire is immutable; a tree lives for one response.
+ * fhir_judge.c judges that tree, fhir_rules.c knows the rules by name, place and
+ * severity, fhir_value.c the data types.  The compiled questionnaire is immutable
+ * once overlaid; a tree lives for one response.
  */
 #ifndef EPRO_ETL_STAGES_FHIR_H
 #define EPRO_ETL_STAGES_FHIR_H
 
 #include "postgres.h"
 
+#include "stages/form.h"
 #include "utils/jsonb.h"
 #include "words/form.h"
 #include "words/response.h"
@@ -117,6 +119,42 @@ typedef enum FhirType
 	FHIR_QUESTION
 } FhirType;
 
+/* The rules of an item that can have another severity, in the order of judging. */
+typedef enum FhirRule
+{
+	FHIR_RULE_ORDER = 0,
+	FHIR_RULE_ENABLE_WHEN,
+	FHIR_RULE_REQUIRED,
+	FHIR_RULE_MAX_OCCURS,
+	FHIR_RULE_MIN_OCCURS,
+	FHIR_RULE_CODES,
+	FHIR_RULE_EXCLUSIVE,
+	FHIR_RULE_MAX_PLACES,
+	FHIR_RULE_MINIMUM,
+	FHIR_RULE_MAXIMUM,
+	FHIR_RULE_MAX_LENGTH,
+	FHIR_RULE_MIN_LENGTH,
+	FHIR_RULE_REGEX,
+	FHIR_RULE_UNITS,
+	FHIR_RULE_MIME_TYPE,
+	FHIR_RULE_MAX_SIZE,
+	FHIR_RULE_TARGETS
+} FhirRule;
+
+#define FHIR_RULE_COUNT (FHIR_RULE_TARGETS + 1)
+
+/* Those of the response as a whole. */
+typedef enum FhirHeadRule
+{
+	FHIR_HEAD_STATUS = 0,
+	FHIR_HEAD_QUESTIONNAIRE,
+	FHIR_HEAD_AUTHORED,
+	FHIR_HEAD_PERIOD,
+	FHIR_HEAD_ELEMENT
+} FhirHeadRule;
+
+#define FHIR_HEAD_COUNT (FHIR_HEAD_ELEMENT + 1)
+
 /*
  * One item of the questionnaire, in the order of the definition.  What is looked
  * at for each answer comes first, so that it lies together.
@@ -160,10 +198,11 @@ typedef struct FhirItem
 	const char *link_id;
 	int			len;
 	const char *pointer;		/* of its findings */
+	const char *where;			/* JSON Pointer in the Questionnaire */
+	List	   *places[FHIR_RULE_COUNT];	/* by rule: pointers of what declares it */
+	int8		overlay[FHIR_RULE_COUNT];	/* see FormNode.overlay */
 	const char *codes_rule;		/* answerOption or answerValueSet */
 	const char *units_rule;
-	const char *minimum_rule;
-	const char *maximum_rule;
 	Span	   *mime_types;
 	int			nmime_types;
 	Numeric		max_size;		/* megabytes; NULL: any */
@@ -208,6 +247,7 @@ typedef struct Questionnaire
 	FhirLink   *links;			/* nitems of them, by link_order() */
 	int		   *top;			/* those without a parent */
 	int			ntop;
+	int8		overlay[FHIR_HEAD_COUNT];	/* see FormNode.overlay */
 } Questionnaire;
 
 /*
@@ -274,6 +314,16 @@ extern bool questionnaire_read(const CompiledForm *form, const JsonbContainer *p
 /* ---- fhir_judge.c ---- */
 extern void tree_judge(FhirTree *tree);
 extern void lone_judge(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
+
+/* ---- fhir_rules.c ---- */
+extern void questionnaire_rules(const CompiledForm *form, FormRules *rules);
+extern bool item_fails(FhirTree *tree, const FhirItem *item, FhirRule rule,
+					   Severity severity, const char *message);
+extern void item_unknown(FhirTree *tree, const FhirItem *item, FhirRule rule,
+						 Severity severity, const char *message);
+extern void head_fails(FhirTree *tree, FhirHeadRule rule, const char *location,
+					   Severity severity, const char *message);
+extern void head_unknown(FhirTree *tree, FhirHeadRule rule, const char *message);
 
 /* ---- fhir_value.c ---- */
 extern const char *const fhir_kind_name[FHIR_KIND_COUNT];

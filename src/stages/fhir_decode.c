@@ -152,10 +152,10 @@ read_head(FhirTree *tree, const JsonbContainer *payload, const JsonbContainer **
 			return false;
 		}
 		else if (!is_known(key, head_elements, lengthof(head_elements)))
-			report(tree, "", "element", "an element that a QuestionnaireResponse does not have");
+			head_fails(tree, FHIR_HEAD_ELEMENT, "", SEVERITY_ERROR, "an element that a QuestionnaireResponse does not have");
 	}
 	if (!status)
-		report(tree, "", "status", "must be given");
+		head_fails(tree, FHIR_HEAD_STATUS, "", SEVERITY_ERROR, "must be given");
 	return true;
 }
 
@@ -168,10 +168,10 @@ read_status(FhirTree *tree, const JsonbValue *value)
 		return;
 	tree->complete = false;
 	if (value->type == jbvString && jsonb_text_is(value, "entered-in-error"))
-		report(tree, "", "status", "the response was entered in error, and is void");
+		head_fails(tree, FHIR_HEAD_STATUS, "", SEVERITY_ERROR, "the response was entered in error, and is void");
 	else if (value->type != jbvString ||
 			 !(jsonb_text_is(value, "in-progress") || jsonb_text_is(value, "stopped")))
-		report(tree, "", "status", "must be a code of questionnaire-answers-status");
+		head_fails(tree, FHIR_HEAD_STATUS, "", SEVERITY_ERROR, "must be a code of questionnaire-answers-status");
 }
 
 /* Which questionnaire was answered: compared as far as both sides say it. */
@@ -197,7 +197,7 @@ read_canonical(FhirTree *tree, const JsonbValue *value)
 	}
 	if (url.data == NULL)
 	{
-		report(tree, "", "questionnaire", "must be a canonical");
+		head_fails(tree, FHIR_HEAD_QUESTIONNAIRE, "", SEVERITY_ERROR, "must be a canonical");
 		return;
 	}
 	if (ours->url.data == NULL)
@@ -212,13 +212,13 @@ read_canonical(FhirTree *tree, const JsonbValue *value)
 	if (!spans_equal(url, ours->url))
 	{
 		if (reference || url.data[0] == '#')
-			finding_add(tree->response->findings, FINDING_NOT_EVALUATED, SEVERITY_INFORMATION, "",
-						"questionnaire", "which questionnaire is meant cannot be told from the reference");
+			head_unknown(tree, FHIR_HEAD_QUESTIONNAIRE, "which questionnaire is meant cannot be told from the reference");
 		else
-			report(tree, "", "questionnaire", "the response is of another questionnaire");
+			head_fails(tree, FHIR_HEAD_QUESTIONNAIRE, "", SEVERITY_ERROR, "the response is of another questionnaire");
 	}
 	else if (version.len > 0 && ours->version.data != NULL && !spans_equal(version, ours->version))
-		report(tree, "", "questionnaire", "the response is of another version of the questionnaire");
+		head_fails(tree, FHIR_HEAD_QUESTIONNAIRE, "", SEVERITY_ERROR,
+				   "the response is of another version of the questionnaire");
 }
 
 /* Was the questionnaire in use when it was answered?  A day too late is no false answer. */
@@ -229,11 +229,11 @@ read_authored(FhirTree *tree, const JsonbValue *value)
 	FhirValue	authored;
 
 	if (kind_read(FHIR_DATE_TIME, value, &authored) != NULL)
-		report(tree, "", "authored", "must be a dateTime");
+		head_fails(tree, FHIR_HEAD_AUTHORED, "", SEVERITY_ERROR, "must be a dateTime");
 	else if ((ours->from != NULL && values_order(&authored, ours->from) == FHIR_BEFORE) ||
 			 (ours->until != NULL && values_order(&authored, ours->until) == FHIR_AFTER))
-		finding_add(tree->response->findings, FINDING_SCHEMA, SEVERITY_WARNING, "", "effectivePeriod",
-					"the response was authored when the questionnaire was not in use");
+		head_fails(tree, FHIR_HEAD_PERIOD, "", SEVERITY_WARNING,
+				   "the response was authored when the questionnaire was not in use");
 }
 
 /* The items of one scope. */
@@ -292,7 +292,7 @@ read_item(FhirTree *tree, FhirScope *scope, const JsonbContainer *source, int *l
 		else if (span_is(key, "modifierExtension"))
 			report(tree, here, "modifierExtension", "an extension that may change the meaning of an item is not known");
 		else if (!is_known(key, item_elements, lengthof(item_elements)))
-			report(tree, here, "element", "an element that an item does not have");
+			head_fails(tree, FHIR_HEAD_ELEMENT, here, SEVERITY_ERROR, "an element that an item does not have");
 	}
 	if (link_id.data == NULL)
 	{
@@ -312,7 +312,7 @@ read_item(FhirTree *tree, FhirScope *scope, const JsonbContainer *source, int *l
 		return;
 	}
 	if (item->child_no < *last)
-		report(tree, item->pointer, "order", "the item comes after one that it comes before in the questionnaire");
+		(void) item_fails(tree, item, FHIR_RULE_ORDER, SEVERITY_ERROR, "the item comes after one that it comes before in the questionnaire");
 	*last = item->child_no;
 
 	instance = add_instance(tree, scope, at);
@@ -418,7 +418,8 @@ read_answer(FhirTree *tree, FhirInstance *instance, FhirAnswer *answer, const Js
 			report(tree, item->pointer, "modifierExtension",
 				   "an extension that may change the meaning of an answer is not known");
 		else if (!is_known(key, answer_elements, lengthof(answer_elements)))
-			report(tree, item->pointer, "element", "an element that an answer does not have");
+			head_fails(tree, FHIR_HEAD_ELEMENT, item->pointer, SEVERITY_ERROR,
+					   "an element that an answer does not have");
 	}
 	if (nvalues == 0)
 		report(tree, item->pointer, "value", "an answer must have a value");

@@ -196,7 +196,8 @@ static void compile_extensions(Definition *definition, int at);
 static void compile_extension(Definition *definition, int at, Extension is,
 							  const JsonbContainer *extension, const char *where);
 static void compile_limit(FhirItem *item, Extension is, FhirKind kind,
-						  const JsonbValue *value, const char *rule, const char *where);
+						  const JsonbValue *value, const char *where);
+static void place(FhirItem *item, FhirRule rule, const char *where);
 static int64 compile_count(const JsonbValue *value, const char *where);
 static void compile_options(Definition *definition, int at);
 static void compile_value_set(Definition *definition, int at);
@@ -466,6 +467,7 @@ compile_items(Definition *definition, const JsonbContainer *items, const char *w
 		item->parent = parent;
 		item->depth = parent < 0 ? 0 : made->items[parent].depth + 1;
 		item->child_no = n;
+		item->where = here;
 		definition->sources[at] = source;
 		definition->places[at] = here;
 		(*places)[n++] = at;
@@ -492,7 +494,10 @@ compile_item(Definition *definition, int at)
 
 	item->min_length = item->max_length = item->max_places = -1;
 	item->min_occurs = item->max_occurs = -1;
+	place(item, FHIR_RULE_ORDER, psprintf("%s/order", where));
 	item->required = get_flag(source, "required", where);
+	if (item->required)
+		place(item, FHIR_RULE_REQUIRED, psprintf("%s/required", where));
 	item->repeats = get_flag(source, "repeats", where);
 	item->many = item->repeats || (item->parent >= 0 && definition->made->items[item->parent].many);
 	if (object_get(source, "modifierExtension", &value))
@@ -500,6 +505,7 @@ compile_item(Definition *definition, int at)
 			   "a modifier extension may change the meaning of the item", NULL);
 	if (object_get(source, "maxLength", &value))
 	{
+		place(item, FHIR_RULE_MAX_LENGTH, psprintf("%s/maxLength", where));
 		item->max_length = compile_count(&value, psprintf("%s/maxLength", where));
 		item->max_length_says = psprintf("must have at most " INT64_FORMAT " characters", item->max_length);
 	}
@@ -574,6 +580,7 @@ compile_extensions(Definition *definition, int at)
 				break;
 			case EXTENSION_ENABLES:
 				item->expression = true;
+				place(item, FHIR_RULE_ENABLE_WHEN, where);
 				add_note(definition->form, item->pointer, span_text(url),
 						 "it is not evaluated: whether the item is enabled is not known");
 				break;
@@ -612,22 +619,26 @@ compile_extension(Definition *definition, int at, Extension is,
 	{
 		case EXTENSION_MIN_VALUE:
 		case EXTENSION_MAX_VALUE:
-			compile_limit(item, is, kind_of_member(member, "value"), &value,
-						  is == EXTENSION_MIN_VALUE ? "minValue" : "maxValue", where);
+			place(item, is == EXTENSION_MIN_VALUE ? FHIR_RULE_MINIMUM : FHIR_RULE_MAXIMUM, where);
+			compile_limit(item, is, kind_of_member(member, "value"), &value, where);
 			break;
 		case EXTENSION_MIN_LENGTH:
+			place(item, FHIR_RULE_MIN_LENGTH, where);
 			item->min_length = compile_count(&value, where);
 			item->min_length_says = psprintf("must have at least " INT64_FORMAT " characters", item->min_length);
 			break;
 		case EXTENSION_MAX_PLACES:
+			place(item, FHIR_RULE_MAX_PLACES, where);
 			item->max_places = compile_count(&value, where);
 			item->max_places_says = psprintf("must have at most " INT64_FORMAT " decimal places", item->max_places);
 			break;
 		case EXTENSION_MIN_OCCURS:
+			place(item, FHIR_RULE_MIN_OCCURS, where);
 			item->min_occurs = compile_count(&value, where);
 			item->min_occurs_says = psprintf("must be given at least " INT64_FORMAT " times", item->min_occurs);
 			break;
 		case EXTENSION_MAX_OCCURS:
+			place(item, FHIR_RULE_MAX_OCCURS, where);
 			item->max_occurs = compile_count(&value, where);
 			item->max_occurs_says = psprintf("must be given at most " INT64_FORMAT " times", item->max_occurs);
 			break;
@@ -638,6 +649,7 @@ compile_extension(Definition *definition, int at, Extension is,
 
 				if (text.data == NULL)
 					refuse(where, "a regular expression must be a text", NULL);
+				place(item, FHIR_RULE_REGEX, where);
 				/* the whole value has to match (FHIR, extension regex) */
 				item->pattern = pattern_compile(psprintf("^(?:%s)$", span_text(text)), &fault, &hint);
 				if (item->pattern == NULL)
@@ -654,6 +666,7 @@ compile_extension(Definition *definition, int at, Extension is,
 					break;
 				if (kind_read(FHIR_CODING, &value, &unit) != NULL)
 					refuse(where, "a unit must be a Coding", NULL);
+				place(item, FHIR_RULE_UNITS, where);
 				if (item->units == NULL)
 					item->units = palloc0(sizeof(FhirCodes));
 				item->units_rule = rule + strlen("questionnaire-");
@@ -663,6 +676,7 @@ compile_extension(Definition *definition, int at, Extension is,
 		case EXTENSION_UNIT_VALUE_SET:
 			if (text.data == NULL)
 				refuse(where, "a value set must be named by its canonical", NULL);
+			place(item, FHIR_RULE_UNITS, where);
 			if (item->units == NULL)
 				item->units = palloc0(sizeof(FhirCodes));
 			item->units_rule = "unitValueSet";
@@ -675,6 +689,7 @@ compile_extension(Definition *definition, int at, Extension is,
 		case EXTENSION_MIME_TYPE:
 			if (text.data == NULL)
 				refuse(where, "a MIME type must be a text", NULL);
+			place(item, FHIR_RULE_MIME_TYPE, where);
 			item->mime_types = item->mime_types == NULL ? palloc(sizeof(Span)) :
 				repalloc(item->mime_types, sizeof(Span) * (item->nmime_types + 1));
 			item->mime_types[item->nmime_types++] = text;
@@ -682,11 +697,13 @@ compile_extension(Definition *definition, int at, Extension is,
 		case EXTENSION_MAX_SIZE:
 			if (value.type != jbvNumeric)
 				refuse(where, "a size must be a number", NULL);
+			place(item, FHIR_RULE_MAX_SIZE, where);
 			item->max_size = value.val.numeric;
 			break;
 		case EXTENSION_REFERENCE_RESOURCE:
 			if (text.data == NULL)
 				refuse(where, "a resource type must be a text", NULL);
+			place(item, FHIR_RULE_TARGETS, where);
 			item->targets = item->targets == NULL ? palloc(sizeof(Span)) :
 				repalloc(item->targets, sizeof(Span) * (item->ntargets + 1));
 			item->targets[item->ntargets++] = text;
@@ -699,7 +716,7 @@ compile_extension(Definition *definition, int at, Extension is,
 /* minValue, maxValue and their kin */
 static void
 compile_limit(FhirItem *item, Extension is, FhirKind kind, const JsonbValue *value,
-			  const char *rule, const char *where)
+			  const char *where)
 {
 	FhirValue  *limit = palloc0(sizeof(FhirValue));
 	bool		is_minimum = (is == EXTENSION_MIN_VALUE);
@@ -727,15 +744,20 @@ compile_limit(FhirItem *item, Extension is, FhirKind kind, const JsonbValue *val
 	if (is_minimum)
 	{
 		item->minimum = limit;
-		item->minimum_rule = rule;
 		item->minimum_says = says.data;
 	}
 	else
 	{
 		item->maximum = limit;
-		item->maximum_rule = rule;
 		item->maximum_says = says.data;
 	}
+}
+
+/* Notes what declares a rule; there may be more of it. */
+static void
+place(FhirItem *item, FhirRule rule, const char *where)
+{
+	item->places[rule] = lappend(item->places[rule], unconstify(char *, where));
 }
 
 /* A whole number, zero or more. */
@@ -773,6 +795,7 @@ compile_options(Definition *definition, int at)
 		return;
 	item->codes = palloc0(sizeof(FhirCodes));
 	item->codes_rule = name;
+	place(item, FHIR_RULE_CODES, psprintf("%s/%s", definition->places[at], name));
 	walk_begin(&walk, list);
 	while (walk_next(&walk, &key, &element))
 	{
@@ -826,6 +849,8 @@ compile_options(Definition *definition, int at)
 					if (object_get(extension.val.binary.data, "valueBoolean", &value) &&
 						value.type == jbvBool)
 						added->exclusive = value.val.boolean;
+					if (added->exclusive)
+						place(item, FHIR_RULE_EXCLUSIVE, psprintf("%s/extension/%d", where, inner.at - 1));
 				}
 				for (int i = 0; i < (int) lengthof(extensions); i++)
 					known |= span_is(url, extensions[i].url) && extensions[i].is == EXTENSION_DISPLAY;
@@ -851,7 +876,10 @@ compile_value_set(Definition *definition, int at)
 	JsonbValue	value;
 
 	if (object_get(source, "options", &value) && is_object(&value))
+	{
 		canonical = object_text(value.val.binary.data, "reference");
+		where = psprintf("%s/options", definition->places[at]);
+	}
 	if (canonical.data == NULL)
 	{
 		if (item->choice && (item->codes == NULL || item->open))
@@ -865,6 +893,7 @@ compile_value_set(Definition *definition, int at)
 	item->kinds |= FHIR_BIT(FHIR_CODING);
 	item->codes = palloc0(sizeof(FhirCodes));
 	item->codes_rule = "answerValueSet";
+	place(item, FHIR_RULE_CODES, where);
 	include_value_set(definition, item->codes, FHIR_CODING, canonical, 0);
 	settle_codes(item->codes);
 }
@@ -1118,6 +1147,7 @@ compile_conditions(Definition *definition, int at)
 	if (list == NULL)
 		return;
 	item->conditions = palloc0(sizeof(FhirCondition) * Max(1, JsonContainerSize(list)));
+	place(item, FHIR_RULE_ENABLE_WHEN, psprintf("%s/enableWhen", definition->places[at]));
 	walk_begin(&walk, list);
 	while (walk_next(&walk, &key, &element))
 	{

@@ -41,8 +41,8 @@ static void judge_unit(FhirTree *tree, const FhirItem *item, const FhirValue *an
 static void judge_attachment(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
 static bool mime_type_matches(Span type, Span pattern);
 static void judge_reference(FhirTree *tree, const FhirItem *item, const FhirValue *answer);
-static void report(FhirTree *tree, const FhirItem *item, const char *rule, const char *message);
-static void report_unknown(FhirTree *tree, const FhirItem *item, const char *rule, const char *message);
+static void report(FhirTree *tree, const FhirItem *item, FhirRule rule, const char *message);
+static void report_unknown(FhirTree *tree, const FhirItem *item, FhirRule rule, const char *message);
 
 /* Judges the whole tree; the findings say what does not hold. */
 void
@@ -90,21 +90,22 @@ judge_item(FhirTree *tree, FhirScope *scope, int at, FhirTruth above)
 	bool		answered = false;
 	int64		count = 0;
 
-	if (above == FHIR_UNKNOWN && enabled == FHIR_YES)
-		enabled = FHIR_UNKNOWN;
+	if (above == FHIR_NO || (above == FHIR_UNKNOWN && enabled == FHIR_YES))
+		enabled = above;
 	for (const FhirInstance *instance = scope->first[item->child_no]; instance != NULL; instance = instance->next)
 	{
 		answered |= instance->filled;
 		count += item->type == FHIR_QUESTION ? instance->nanswers : 1;
 	}
-	if (enabled == FHIR_NO)
-	{
-		if (answered)
-			report(tree, item, "enableWhen", "must not be answered: its condition does not hold");
+	/* as an error it says all; if it is none, what was answered is judged by itself */
+	if (enabled == FHIR_NO &&
+		(!answered ||
+		 (own == FHIR_NO &&
+		  item_fails(tree, item, FHIR_RULE_ENABLE_WHEN, SEVERITY_ERROR,
+					 "must not be answered: its condition does not hold"))))
 		return;
-	}
 	if (own == FHIR_UNKNOWN && answered)
-		report_unknown(tree, item, "enableWhen", "whether it may be answered depends on a condition that could not be decided");
+		report_unknown(tree, item, FHIR_RULE_ENABLE_WHEN, "whether it may be answered depends on a condition that could not be decided");
 	judge_presence(tree, item, enabled, answered);
 	judge_count(tree, item, count);
 
@@ -130,31 +131,24 @@ judge_item(FhirTree *tree, FhirScope *scope, int at, FhirTruth above)
 static void
 judge_presence(FhirTree *tree, const FhirItem *item, FhirTruth enabled, bool answered)
 {
-	const char *says = item->type == FHIR_GROUP ? "must have an item" : "must be answered";
-	int			overlay = item->node ? item->node->overlay[KEYWORD_REQUIRED] : 0;
-
 	if (!item->required || answered || item->type == FHIR_DISPLAY)
 		return;
-	if (overlay == KEYWORD_OFF)
-		return;
 	if (enabled == FHIR_UNKNOWN)
-		report_unknown(tree, item, "required", "whether it must be answered depends on a condition that could not be decided");
+		report_unknown(tree, item, FHIR_RULE_REQUIRED, "whether it must be answered depends on a condition that could not be decided");
 	else
-		finding_add(tree->response->findings, FINDING_SCHEMA,
-					overlay > 0 ? (Severity) (overlay - 1) :
-					tree->complete ? SEVERITY_ERROR : SEVERITY_WARNING,
-					item->pointer, "required", says);
+		(void) item_fails(tree, item, FHIR_RULE_REQUIRED,
+						  tree->complete ? SEVERITY_ERROR : SEVERITY_WARNING,
+						  item->type == FHIR_GROUP ? "must have an item" : "must be answered");
 }
 
 static void
 judge_count(FhirTree *tree, const FhirItem *item, int64 count)
 {
 	if (item->max_occurs >= 0 && count > item->max_occurs)
-		report(tree, item, "maxOccurs", item->max_occurs_says);
+		report(tree, item, FHIR_RULE_MAX_OCCURS, item->max_occurs_says);
 	if (item->min_occurs >= 0 && count > 0 && count < item->min_occurs)
-		finding_add(tree->response->findings, FINDING_SCHEMA,
-					tree->complete ? SEVERITY_ERROR : SEVERITY_WARNING,
-					item->pointer, "minOccurs", item->min_occurs_says);
+		(void) item_fails(tree, item, FHIR_RULE_MIN_OCCURS,
+						  tree->complete ? SEVERITY_ERROR : SEVERITY_WARNING, item->min_occurs_says);
 }
 
 /* enableWhen: whether an item applies in a scope. */
@@ -340,7 +334,8 @@ judge_answer(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *a
 	if (item->codes != NULL)
 		judge_code(tree, item, only, answer);
 	else if (answer->kind == FHIR_CODING && answer->code.data == NULL && !item->open)
-		report(tree, item, "value", "must have a code");
+		finding_add(tree->response->findings, FINDING_SCHEMA, SEVERITY_ERROR, item->pointer,
+					"value", "must have a code");
 	judge_limits(tree, item, answer);
 	judge_text(tree, item, answer);
 	if (answer->kind == FHIR_QUANTITY && item->units != NULL)
@@ -374,13 +369,13 @@ judge_code(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *ans
 		if (item->open && answer->kind != FHIR_CODING)
 			return;
 		if (item->codes->partial)
-			report_unknown(tree, item, item->codes_rule, "the value set could not be resolved: whether it has the code is not known");
+			report_unknown(tree, item, FHIR_RULE_CODES, "the value set could not be resolved: whether it has the code is not known");
 		else
-			report(tree, item, item->codes_rule, "must be one of the declared options");
+			report(tree, item, FHIR_RULE_CODES, "must be one of the declared options");
 		return;
 	}
 	if (found->exclusive && !only)
-		report(tree, item, "optionExclusive", "an option that excludes others was chosen with others");
+		report(tree, item, FHIR_RULE_EXCLUSIVE, "an option that excludes others was chosen with others");
 }
 
 static void
@@ -391,7 +386,7 @@ judge_limits(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 		Numeric		number = value_numeric(&answer->value);
 
 		if (DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(number))) > item->max_places)
-			report(tree, item, "maxDecimalPlaces", item->max_places_says);
+			report(tree, item, FHIR_RULE_MAX_PLACES, item->max_places_says);
 	}
 	if (item->minimum != NULL)
 	{
@@ -399,20 +394,20 @@ judge_limits(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 
 		/* a span that begins no earlier lies behind it, too */
 		if (order == FHIR_BEFORE)
-			report(tree, item, item->minimum_rule, item->minimum_says);
+			report(tree, item, FHIR_RULE_MINIMUM, item->minimum_says);
 		else if (order == FHIR_UNRELATED ||
 				 (order == FHIR_OVERLAPS && answer->low < item->minimum->low))
-			report_unknown(tree, item, item->minimum_rule, "the answer cannot be compared with the limit");
+			report_unknown(tree, item, FHIR_RULE_MINIMUM, "the answer cannot be compared with the limit");
 	}
 	if (item->maximum != NULL)
 	{
 		FhirOrder	order = values_order(answer, item->maximum);
 
 		if (order == FHIR_AFTER)
-			report(tree, item, item->maximum_rule, item->maximum_says);
+			report(tree, item, FHIR_RULE_MAXIMUM, item->maximum_says);
 		else if (order == FHIR_UNRELATED ||
 				 (order == FHIR_OVERLAPS && answer->high > item->maximum->high))
-			report_unknown(tree, item, item->maximum_rule, "the answer cannot be compared with the limit");
+			report_unknown(tree, item, FHIR_RULE_MAXIMUM, "the answer cannot be compared with the limit");
 	}
 }
 
@@ -434,12 +429,12 @@ judge_text(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 			int64		length = (int64) utf8_length(text.data, text.len);
 
 			if (item->max_length >= 0 && length > item->max_length)
-				report(tree, item, "maxLength", item->max_length_says);
+				report(tree, item, FHIR_RULE_MAX_LENGTH, item->max_length_says);
 			if (item->min_length >= 0 && length < item->min_length)
-				report(tree, item, "minLength", item->min_length_says);
+				report(tree, item, FHIR_RULE_MIN_LENGTH, item->min_length_says);
 		}
 	}
-	if (item->pattern == NULL)
+	if (item->pattern == NULL || item->overlay[FHIR_RULE_REGEX] == KEYWORD_OFF)
 		return;
 	switch (answer->kind)
 	{
@@ -461,13 +456,13 @@ judge_text(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 	code = pg_regexec(item->pattern, wide, wide_len, 0, NULL, 0, NULL, 0);
 	pfree(wide);
 	if (code == REG_NOMATCH)
-		report(tree, item, "regex", "must match the declared regular expression");
+		report(tree, item, FHIR_RULE_REGEX, "must match the declared regular expression");
 	else if (code != REG_OKAY)
 	{
 		CHECK_FOR_INTERRUPTS();
 		/* the engine gave up: then nothing is known of it, and it does not pass */
-		finding_add(tree->response->findings, FINDING_NOT_EVALUATED, SEVERITY_ERROR, item->pointer,
-					"regex", "the regular expression could not be evaluated for this text");
+		item_unknown(tree, item, FHIR_RULE_REGEX, SEVERITY_ERROR,
+					 "the regular expression could not be evaluated for this text");
 	}
 }
 
@@ -482,9 +477,9 @@ judge_unit(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 	if (codes_have(item->units, &unit, NULL))
 		return;
 	if (item->units->partial)
-		report_unknown(tree, item, item->units_rule, "the value set could not be resolved: whether it has the unit is not known");
+		report_unknown(tree, item, FHIR_RULE_UNITS, "the value set could not be resolved: whether it has the unit is not known");
 	else
-		report(tree, item, item->units_rule, "must be given in a declared unit, with its code and system");
+		report(tree, item, FHIR_RULE_UNITS, "must be given in a declared unit, with its code and system");
 }
 
 static void
@@ -501,7 +496,7 @@ judge_attachment(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 		for (int i = 0; i < item->nmime_types; i++)
 			matches |= type.data != NULL && mime_type_matches(type, item->mime_types[i]);
 		if (!matches)
-			report(tree, item, "mimeType", "must be of a declared MIME type");
+			report(tree, item, FHIR_RULE_MIME_TYPE, "must be of a declared MIME type");
 	}
 	if (item->max_size != NULL)
 	{
@@ -521,9 +516,9 @@ judge_attachment(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 				bytes = number.number;
 		}
 		if (bytes < 0)
-			report_unknown(tree, item, "maxSize", "the attachment does not tell its size");
+			report_unknown(tree, item, FHIR_RULE_MAX_SIZE, "the attachment does not tell its size");
 		else if (DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(int64_to_numeric(bytes)), limit)))
-			report(tree, item, "maxSize", "must not be larger than declared");
+			report(tree, item, FHIR_RULE_MAX_SIZE, "must not be larger than declared");
 	}
 }
 
@@ -568,7 +563,7 @@ judge_reference(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 	}
 	if (type.data == NULL)
 	{
-		report_unknown(tree, item, "referenceResource", "the reference does not tell the type of what it refers to");
+		report_unknown(tree, item, FHIR_RULE_TARGETS, "the reference does not tell the type of what it refers to");
 		return;
 	}
 	for (int i = 0; i < item->ntargets; i++)
@@ -576,18 +571,17 @@ judge_reference(FhirTree *tree, const FhirItem *item, const FhirValue *answer)
 		if (spans_equal(type, item->targets[i]))
 			return;
 	}
-	report(tree, item, "referenceResource", "must refer to a resource of a declared type");
+	report(tree, item, FHIR_RULE_TARGETS, "must refer to a resource of a declared type");
 }
 
 static void
-report(FhirTree *tree, const FhirItem *item, const char *rule, const char *message)
+report(FhirTree *tree, const FhirItem *item, FhirRule rule, const char *message)
 {
-	finding_add(tree->response->findings, FINDING_SCHEMA, SEVERITY_ERROR, item->pointer, rule, message);
+	(void) item_fails(tree, item, rule, SEVERITY_ERROR, message);
 }
 
 static void
-report_unknown(FhirTree *tree, const FhirItem *item, const char *rule, const char *message)
+report_unknown(FhirTree *tree, const FhirItem *item, FhirRule rule, const char *message)
 {
-	finding_add(tree->response->findings, FINDING_NOT_EVALUATED, SEVERITY_INFORMATION, item->pointer,
-				rule, message);
+	item_unknown(tree, item, rule, SEVERITY_INFORMATION, message);
 }

@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 #include "words/form.h"
 
@@ -22,8 +23,36 @@ extern bool form_suits_method(CompiledForm *form, const char *path,
 extern const char *deid_method_name(DeidMethod method);
 extern const char *form_node_holds(const CompiledForm *form, const FormNode *node);
 
+/* in place of a severity: the rule makes no finding of its own */
+#define NO_SEVERITY (-2)
+
+/* A rule as those see it who list all rules, or name one. */
+typedef struct FormRule
+{
+	const char *where;			/* JSON Pointer of its keyword in the definition */
+	List	   *also;			/* other pointers that name it */
+	const char *name;			/* as a finding names it */
+	const char *says;			/* never holds data */
+	int			severity;		/* of its findings; KEYWORD_OFF or NO_SEVERITY */
+	int8	   *overlay;		/* takes a severity; NULL: it cannot have another */
+	const char *hint;			/* overlay is NULL: what to do instead */
+} FormRule;
+
+typedef struct FormRules
+{
+	FormRule   *list;
+	int			n;
+	int			room;
+} FormRules;
+
+/* ---- schema_rules.c ---- */
+extern FormRules *form_rules(const CompiledForm *form);
+extern FormRule *form_rules_add(FormRules *rules, const char *where, const char *name,
+								const char *says);
+
 /* ---- overlay.c ---- */
-extern bool form_overlay(CompiledForm *form, const char *place, int severity);
+extern bool form_overlay(CompiledForm *form, const char *place, int severity,
+						 char **hint);
 
 /* ---- form.c ---- */
 extern FormNode *form_find(const CompiledForm *form, const char *name);

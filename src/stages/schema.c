@@ -264,6 +264,7 @@ schema_place(SchemaCompiler *compiler, FormNode *node, JsonbContainer *schema)
 	pending->node = node;
 	pending->location = location_of(compiler, schema);
 	pending->location->is_place = true;
+	node->where = pending->location->where;
 	compiler->pending = lappend(compiler->pending, pending);
 }
 

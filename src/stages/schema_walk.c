@@ -14,6 +14,13 @@
  * any honest payload, or because a pattern gives up; but since the sender could
  * have meant that, its severity is error.
  *
+ * A severity that was laid over a rule is that of its findings and of all that
+ * is judged below it, the nearest one first; what was switched off is not judged.
+ * A failure that is no error holds for the rules around it, so that they are
+ * judged as if it were not there.  Where rules decide for another (alternatives,
+ * conditions, undeclared properties), they do so as the definition has them, and
+ * what is told of them has the other's severity.
+ *
  * Nothing here raises an error for data.  A finding never holds any: a key that
  * the definition does not name is data, and the finding points at its object.
  */
@@ -88,6 +95,8 @@ typedef struct Report
 	int			count;
 	int			depth;			/* counting: of the shallowest */
 	int			left;			/* that may be reported; -1: all */
+	int			overlay;		/* as FormNode.overlay, of the rule at hand */
+	bool		decides;		/* for another rule: overlays do not count */
 } Report;
 
 typedef struct Walk
@@ -102,7 +111,7 @@ static Truth judge_schema(Walk *walk, const Schema *schema, const Instance *inst
 						  Report *report, Marks *marks);
 static Truth judge_in_place(Walk *walk, const Schema *schema, const Instance *instance,
 							Report *report, Marks *marks);
-static void say_unknown(Walk *walk, Truth truth, const char *rule);
+static void say_unknown(Walk *walk, Truth truth, const char *rule, int overlay);
 static Truth judge_plain(Walk *walk, const FormNode *plain, const Instance *instance,
 						 Report *report, bool top);
 static Truth plain_holds(Walk *walk, const FormNode *plain, Keyword keyword,
@@ -110,12 +119,12 @@ static Truth plain_holds(Walk *walk, const FormNode *plain, Keyword keyword,
 static Truth equals(Walk *walk, const Instance *instance, const Value *option);
 static Truth judge_rule(Walk *walk, const SchemaRule *rule, const Instance *instance,
 						Report *report, Marks *marks);
+static Truth judge_keyword(Walk *walk, const SchemaRule *rule, const Instance *instance,
+						   Report *report, Marks *marks);
 static Truth judge_all_of(Walk *walk, const SchemaRule *rule, const Instance *instance,
 						  Report *report, Marks *marks);
-static Truth judge_any_of(Walk *walk, const SchemaRule *rule, const Instance *instance,
-						  Report *report, Marks *marks);
-static Truth judge_one_of(Walk *walk, const SchemaRule *rule, const Instance *instance,
-						  Report *report, Marks *marks);
+static Truth judge_alternatives(Walk *walk, const SchemaRule *rule, const Instance *instance,
+								Report *report, Marks *marks);
 static void say_closest(Walk *walk, const SchemaRule *rule, const Instance *instance,
 						Report *report);
 static Truth judge_if(Walk *walk, const SchemaRule *rule, const Instance *instance,
@@ -145,6 +154,8 @@ static bool tick(Walk *walk);
 static Truth give_up(Walk *walk, const char *why);
 static Truth fail(Walk *walk, Report *report, const char *rule, const char *message,
 				  const Instance *instance);
+static Truth broken(Walk *walk, Report *report, const SchemaRule *rule,
+					const Instance *instance);
 static const char *location(Walk *walk, const Instance *instance);
 static void append_path(StringInfo out, const Instance *instance);
 static bool find_member(Walk *walk, const Instance *object, const char *key,
@@ -180,6 +191,22 @@ static inline Truth
 either(Truth a, Truth b)
 {
 	return a > b ? a : b;
+}
+
+/* Does this overlay count here?  What is off is off with all that is in it. */
+static inline bool
+is_overlaid(const Report *report, int overlay)
+{
+	return unlikely(overlay != 0) && report != NULL && !report->decides &&
+		report->overlay != KEYWORD_OFF;
+}
+
+/* What a failure that was told counts for around it. */
+static inline Truth
+failure(const Report *report)
+{
+	return report == NULL || report->decides ||
+		severity_laid(report->overlay, SEVERITY_ERROR) == SEVERITY_ERROR ? TRUTH_FAILS : TRUTH_HOLDS;
 }
 
 /*
@@ -223,7 +250,7 @@ schema_judge(const FormNode *node, Response *response)
 		truth = judge_rule(&walk, &schema->rules[i], &top, &report,
 						   schema->collects ? &marks : NULL);
 		worst = both(worst, truth);
-		say_unknown(&walk, truth, schema->rules[i].name);
+		say_unknown(&walk, truth, schema->rules[i].name, schema->rules[i].overlay);
 	}
 }
 
@@ -288,12 +315,12 @@ judge_in_place(Walk *walk, const Schema *schema, const Instance *instance,
 
 /* Once for a rule of the form's item or group, whatever is below it. */
 static void
-say_unknown(Walk *walk, Truth truth, const char *rule)
+say_unknown(Walk *walk, Truth truth, const char *rule, int overlay)
 {
 	if (truth != TRUTH_UNKNOWN)
 		return;
 	finding_add(walk->response->findings, FINDING_NOT_EVALUATED,
-				walk->limit ? SEVERITY_ERROR : SEVERITY_INFORMATION,
+				walk->limit ? (Severity) severity_laid(overlay, SEVERITY_ERROR) : SEVERITY_INFORMATION,
 				walk->top->pointer, rule,
 				walk->limit ? walk->limit :
 				"not evaluated, because it depends on an answer that was de-identified");
@@ -309,17 +336,27 @@ judge_plain(Walk *walk, const FormNode *plain, const Instance *instance,
 
 	for (Keyword keyword = KEYWORD_TYPE; keyword <= KEYWORD_FORMAT; keyword++)
 	{
+		int			overlay = plain->overlay[keyword];
 		Truth		one;
 
-		if (!(plain->has & (1 << keyword)))
+		if (!(plain->has & (1 << keyword)) ||
+			(overlay == KEYWORD_OFF && is_overlaid(report, overlay)))
 			continue;
 		if (top)
 			walk->limit = NULL;
 		one = plain_holds(walk, plain, keyword, instance);
 		if (one == TRUTH_FAILS)
-			(void) fail(walk, report, keyword_name[keyword], plain->message[keyword], instance);
+		{
+			int			around = report ? report->overlay : 0;
+
+			if (is_overlaid(report, overlay))
+				report->overlay = overlay;
+			one = fail(walk, report, keyword_name[keyword], plain->message[keyword], instance);
+			if (report != NULL)
+				report->overlay = around;
+		}
 		if (top)
-			say_unknown(walk, one, keyword_name[keyword]);
+			say_unknown(walk, one, keyword_name[keyword], overlay);
 		truth = both(truth, one);
 		if (one == TRUTH_FAILS && (report == NULL || keyword == KEYWORD_TYPE))
 			break;
@@ -425,23 +462,47 @@ static Truth
 judge_rule(Walk *walk, const SchemaRule *rule, const Instance *instance,
 		   Report *report, Marks *marks)
 {
+	int			around;
+	Truth		truth;
+
+	if (!is_overlaid(report, rule->overlay))
+		return judge_keyword(walk, rule, instance, report, marks);
+	if (rule->overlay == KEYWORD_OFF)
+	{
+		Report		silent = {.counting = true, .overlay = KEYWORD_OFF};
+
+		/* what it evaluates is not left over */
+		if (marks != NULL)
+			(void) judge_keyword(walk, rule, instance, &silent, marks);
+		return TRUTH_HOLDS;
+	}
+	around = report->overlay;
+	report->overlay = rule->overlay;
+	truth = judge_keyword(walk, rule, instance, report, marks);
+	report->overlay = around;
+	return truth;
+}
+
+static Truth
+judge_keyword(Walk *walk, const SchemaRule *rule, const Instance *instance,
+			  Report *report, Marks *marks)
+{
 	switch (rule->kind)
 	{
 		case SCHEMA_NEVER:
-			return fail(walk, report, rule->name, rule->message, instance);
+			return broken(walk, report, rule, instance);
 		case SCHEMA_REF:
 		case SCHEMA_ALL_OF:
 			return judge_all_of(walk, rule, instance, report, marks);
 		case SCHEMA_ANY_OF:
-			return judge_any_of(walk, rule, instance, report, marks);
 		case SCHEMA_ONE_OF:
-			return judge_one_of(walk, rule, instance, report, marks);
+			return judge_alternatives(walk, rule, instance, report, marks);
 		case SCHEMA_NOT:
 			{
 				Truth		truth = judge_schema(walk, rule->schemas[0], instance, NULL, NULL);
 
 				if (truth == TRUTH_HOLDS)
-					return fail(walk, report, rule->name, rule->message, instance);
+					return broken(walk, report, rule, instance);
 				return (Truth) (TRUTH_HOLDS - truth);
 			}
 		case SCHEMA_IF:
@@ -481,48 +542,35 @@ judge_all_of(Walk *walk, const SchemaRule *rule, const Instance *instance,
 	return truth;
 }
 
+/* anyOf and oneOf */
 static Truth
-judge_any_of(Walk *walk, const SchemaRule *rule, const Instance *instance,
-			 Report *report, Marks *marks)
+judge_alternatives(Walk *walk, const SchemaRule *rule, const Instance *instance,
+				   Report *report, Marks *marks)
 {
-	Truth		truth = TRUTH_FAILS;
-
-	for (int i = 0; i < rule->nschemas; i++)
-	{
-		truth = either(truth, judge_in_place(walk, rule->schemas[i], instance, NULL, marks));
-		if (truth == TRUTH_HOLDS && marks == NULL)
-			break;
-	}
-	if (truth == TRUTH_FAILS)
-	{
-		(void) fail(walk, report, rule->name, rule->message, instance);
-		say_closest(walk, rule, instance, report);
-	}
-	return truth;
-}
-
-static Truth
-judge_one_of(Walk *walk, const SchemaRule *rule, const Instance *instance,
-			 Report *report, Marks *marks)
-{
+	bool		any = rule->kind == SCHEMA_ANY_OF;
+	int			most = any ? rule->nschemas : 1;
 	int			holding = 0;
 	int			unknown = 0;
 
-	for (int i = 0; i < rule->nschemas && holding < 2; i++)
+	for (int i = 0; i < rule->nschemas && holding <= most; i++)
 	{
 		Truth		truth = judge_in_place(walk, rule->schemas[i], instance, NULL, marks);
 
 		holding += truth == TRUTH_HOLDS;
 		unknown += truth == TRUTH_UNKNOWN;
+		/* one is enough, unless what the others evaluate is asked for */
+		if (any && holding > 0 && marks == NULL)
+			break;
 	}
-	if (holding > 1 || (holding == 0 && unknown == 0))
+	if (holding > most || holding + unknown == 0)
 	{
-		(void) fail(walk, report, rule->name, rule->message, instance);
+		Truth		truth = broken(walk, report, rule, instance);
+
 		if (holding == 0)
 			say_closest(walk, rule, instance, report);
-		return TRUTH_FAILS;
+		return truth;
 	}
-	return unknown > 0 ? TRUTH_UNKNOWN : TRUTH_HOLDS;
+	return unknown == 0 || (any && holding > 0) ? TRUTH_HOLDS : TRUTH_UNKNOWN;
 }
 
 /*
@@ -544,7 +592,7 @@ say_closest(Walk *walk, const SchemaRule *rule, const Instance *instance, Report
 	{
 		Report		score = {0};
 
-		score.counting = true;
+		score.counting = score.decides = true;
 		score.depth = PG_INT32_MAX;
 		(void) judge_schema(walk, rule->schemas[i], instance, &score, NULL);
 		if (score.depth > depth || (score.depth == depth && score.count < count))
@@ -556,6 +604,8 @@ say_closest(Walk *walk, const SchemaRule *rule, const Instance *instance, Report
 	}
 	/* within the closest branch of another: the bound is the outer one's */
 	say.left = MOST_OF_BRANCH;
+	say.overlay = report->overlay;
+	say.decides = true;
 	(void) judge_schema(walk, rule->schemas[closest], instance,
 						report->left >= 0 ? report : &say, NULL);
 }
@@ -568,6 +618,8 @@ judge_if(Walk *walk, const SchemaRule *rule, const Instance *instance,
 	Truth		asked = judge_in_place(walk, rule->schemas[0], instance, NULL, marks);
 	const Schema *then = rule->schemas[1];
 	const Schema *otherwise = rule->schemas[2];
+	Report		silent = {0};
+	Report	   *either_way = NULL;
 	Truth		answer;
 
 	if (asked == TRUTH_HOLDS)
@@ -575,10 +627,16 @@ judge_if(Walk *walk, const SchemaRule *rule, const Instance *instance,
 	if (asked == TRUTH_FAILS)
 		return otherwise ? judge_in_place(walk, otherwise, instance, report, marks) : TRUTH_HOLDS;
 	/* known only where both ways lead to the same */
-	answer = then ? judge_in_place(walk, then, instance, NULL, marks) : TRUTH_HOLDS;
-	if (answer != (otherwise ? judge_in_place(walk, otherwise, instance, NULL, marks) : TRUTH_HOLDS))
+	if (report != NULL && !report->decides)
+	{
+		silent.counting = true;
+		either_way = &silent;
+	}
+	answer = then ? judge_in_place(walk, then, instance, either_way, marks) : TRUTH_HOLDS;
+	if (answer != (otherwise ? judge_in_place(walk, otherwise, instance, either_way, marks) : TRUTH_HOLDS) ||
+		(answer == TRUTH_HOLDS && silent.count > 0))
 		return TRUTH_UNKNOWN;
-	return answer == TRUTH_FAILS ? fail(walk, report, rule->name, rule->message, instance) : answer;
+	return answer == TRUTH_FAILS ? broken(walk, report, rule, instance) : answer;
 }
 
 /* ---- objects ---- */
@@ -617,13 +675,11 @@ judge_object(Walk *walk, const SchemaRule *rule, const Instance *instance,
 		case SCHEMA_UNEVALUATED_PROPERTIES:
 			return judge_members(walk, rule, instance, report, marks);
 		case SCHEMA_MIN_PROPERTIES:
-			if (members_count(walk, instance) < rule->least)
-				return fail(walk, report, rule->name, rule->message, instance);
-			return truth;
+			return members_count(walk, instance) < rule->least ?
+				broken(walk, report, rule, instance) : truth;
 		case SCHEMA_MAX_PROPERTIES:
-			if (members_count(walk, instance) > rule->most)
-				return fail(walk, report, rule->name, rule->message, instance);
-			return truth;
+			return members_count(walk, instance) > rule->most ?
+				broken(walk, report, rule, instance) : truth;
 		default:
 			return truth;
 	}
@@ -647,7 +703,7 @@ judge_required(Walk *walk, const SchemaKey *keys, int nkeys, const SchemaRule *r
 		member.key = keys[i].data;
 		member.keylen = keys[i].len;
 		member.depth = instance->depth;
-		truth = fail(walk, report, rule->name, rule->message, &member);
+		truth = broken(walk, report, rule, &member);
 	}
 	return truth;
 }
@@ -680,21 +736,31 @@ judge_members(Walk *walk, const SchemaRule *rule, const Instance *instance,
 {
 	Truth		truth = TRUTH_HOLDS;
 	const char *fault = NULL;
+	bool		decides = report != NULL && report->decides;
 	Members		members;
 	Instance	member;
 
+	if (report != NULL)
+		report->decides = true;
 	members_begin(&members, instance);
 	while (members_next(walk, &members, &member))
 	{
 		if (!tick(walk))
-			return both(truth, TRUTH_UNKNOWN);
+		{
+			truth = both(truth, TRUTH_UNKNOWN);
+			break;
+		}
 		truth = both(truth, judge_member(walk, rule, &member, report, marks, &fault));
 		if (truth == TRUTH_FAILS && report == NULL)
 			return truth;
 	}
+	if (report != NULL)
+		report->decides = decides;
 	/* once, however many there are */
 	if (fault != NULL)
 		return fail(walk, report, rule->name, fault, instance);
+	if (truth == TRUTH_FAILS)
+		return failure(report);
 	if (rule->kind == SCHEMA_UNEVALUATED_PROPERTIES && marks->uncertain)
 		truth = both(truth, TRUTH_UNKNOWN);
 	return truth;
@@ -799,9 +865,9 @@ judge_array(Walk *walk, const SchemaRule *rule, const Instance *instance,
 		case SCHEMA_UNIQUE_ITEMS:
 			return judge_unique(walk, rule, instance, report);
 		case SCHEMA_MIN_ITEMS:
-			return n < rule->least ? fail(walk, report, rule->name, rule->message, instance) : truth;
+			return n < rule->least ? broken(walk, report, rule, instance) : truth;
 		case SCHEMA_MAX_ITEMS:
-			return n > rule->most ? fail(walk, report, rule->name, rule->message, instance) : truth;
+			return n > rule->most ? broken(walk, report, rule, instance) : truth;
 		case SCHEMA_PREFIX_ITEMS:
 			to = Min(n, rule->nschemas);
 			break;
@@ -893,7 +959,7 @@ judge_unique(Walk *walk, const SchemaRule *rule, const Instance *instance, Repor
 	for (int i = 1; i < n && !twice; i++)
 		twice = compare_elements(&values[i - 1], &values[i]) == 0;
 	pfree(values);
-	return twice ? fail(walk, report, rule->name, rule->message, instance) : TRUTH_HOLDS;
+	return twice ? broken(walk, report, rule, instance) : TRUTH_HOLDS;
 }
 
 /* Any order will do in which exactly equal values are equal. */
@@ -954,7 +1020,7 @@ judge_multiple(Walk *walk, const SchemaRule *rule, const Instance *instance, Rep
 		holds = value_from_numeric(DatumGetNumeric(rest), &whole) && whole == 0;
 		pfree(DatumGetPointer(rest));
 	}
-	return holds ? TRUTH_HOLDS : fail(walk, report, rule->name, rule->message, instance);
+	return holds ? TRUTH_HOLDS : broken(walk, report, rule, instance);
 }
 
 /*
@@ -1002,29 +1068,38 @@ give_up(Walk *walk, const char *why)
 	return TRUTH_UNKNOWN;
 }
 
+/* Tells a failure, and returns what it counts for around it. */
 static Truth
 fail(Walk *walk, Report *report, const char *rule, const char *message,
 	 const Instance *instance)
 {
 	FindingList *findings = walk->response->findings;
+	Truth		truth = failure(report);
 
 	if (report == NULL)
-		return TRUTH_FAILS;
+		return truth;
 	if (report->counting)
 	{
 		report->count++;
 		report->depth = Min(report->depth, instance->depth);
-		return TRUTH_FAILS;
+		return truth;
 	}
 	if (report->left == 0)
-		return TRUTH_FAILS;
+		return truth;
 	if (report->left > 0)
 		report->left--;
 	/* a finding that is only counted needs no place */
-	finding_add(findings, FINDING_SCHEMA, SEVERITY_ERROR,
+	finding_add(findings, FINDING_SCHEMA, (Severity) severity_laid(report->overlay, SEVERITY_ERROR),
 				findings->n - findings->first < MAX_FINDINGS ? location(walk, instance) : "",
 				rule, message);
-	return TRUTH_FAILS;
+	return truth;
+}
+
+/* The same, by the name of the rule and what it always says. */
+static Truth
+broken(Walk *walk, Report *report, const SchemaRule *rule, const Instance *instance)
+{
+	return fail(walk, report, rule->name, rule->message, instance);
 }
 
 /* The JSON Pointer, as far as the definition names the keys; it outlives the response. */

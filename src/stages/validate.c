@@ -69,7 +69,9 @@ validate_node(const FormNode *node, Response *response)
 	if (!type_holds(node, value))
 	{
 		report(node, KEYWORD_TYPE, response);
-		return;
+		/* what else would be said follows from it, unless it is no error */
+		if (severity_laid(node->overlay[KEYWORD_TYPE], SEVERITY_ERROR) == SEVERITY_ERROR)
+			return;
 	}
 	if (node->has & ((1 << KEYWORD_CONST) | (1 << KEYWORD_ENUM)))
 	{
@@ -189,7 +191,7 @@ validate_text(const FormNode *node, Value *value, Response *response)
 		if ((node->has & (1 << keyword)) && !length_holds(node, keyword, value))
 			report(node, keyword, response);
 	}
-	if (node->pattern != NULL)
+	if (node->pattern != NULL && node->overlay[KEYWORD_PATTERN] != KEYWORD_OFF)
 		validate_pattern(node, value, response);
 	if (node->format != FORMAT_NONE && !format_holds(node->format, value))
 		report(node, KEYWORD_FORMAT, response);
@@ -221,7 +223,8 @@ validate_pattern(const FormNode *node, const Value *value, Response *response)
 			report(node, KEYWORD_PATTERN, response);
 			break;
 		default:
-			finding_add(response->findings, FINDING_NOT_EVALUATED, SEVERITY_ERROR,
+			finding_add(response->findings, FINDING_NOT_EVALUATED,
+						(Severity) severity_laid(node->overlay[KEYWORD_PATTERN], SEVERITY_ERROR),
 						node->pointer, keyword_name[KEYWORD_PATTERN],
 						"the pattern could not be evaluated for this text");
 	}
@@ -332,11 +335,10 @@ equal_values(const Value *a, const Value *b)
 static void
 report(const FormNode *node, Keyword keyword, Response *response)
 {
-	int			overlay = node->overlay[keyword];
+	int			severity = severity_laid(node->overlay[keyword], SEVERITY_ERROR);
 
-	if (overlay == KEYWORD_OFF)
+	if (severity == KEYWORD_OFF)
 		return;
-	finding_add(response->findings, FINDING_SCHEMA,
-				overlay > 0 ? (Severity) (overlay - 1) : SEVERITY_ERROR,
+	finding_add(response->findings, FINDING_SCHEMA, (Severity) severity,
 				node->pointer, keyword_name[keyword], node->message[keyword]);
 }

@@ -30,7 +30,7 @@
 #define ERRCODE_EPRO_KEY_REFUSED		MAKE_SQLSTATE('E','P','0','0','5')
 /* a source, sink or hop is not, or gives not, what it should */
 #define ERRCODE_EPRO_RELATION_UNFIT		MAKE_SQLSTATE('E','P','0','0','6')
-/* a scheduled run stopped itself: too many responses were rejected */
+/* a run stopped itself: too many responses were rejected, or broke the rule of a batch threshold */
 #define ERRCODE_EPRO_STOPPED			MAKE_SQLSTATE('E','P','0','0','7')
 
 /* a required sink is away: its responses are held, and the chunk done without */

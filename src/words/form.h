@@ -51,6 +51,13 @@ typedef enum Keyword
 /* in place of a severity: the keyword is not judged */
 #define KEYWORD_OFF (-1)
 
+/* A rule's severity, its own or what was laid over it: see FormNode.overlay. */
+static inline int
+severity_laid(int overlay, int own)
+{
+	return overlay == 0 ? own : overlay == KEYWORD_OFF ? KEYWORD_OFF : overlay - 1;
+}
+
 typedef enum Format
 {
 	FORMAT_NONE = 0,
@@ -109,6 +116,8 @@ typedef struct FormNode
 	int			keylen;
 	const char *name;			/* item name: keys joined by dots */
 	const char *pointer;		/* JSON Pointer (RFC 6901) into the payload */
+	const char *where;			/* that of its schema in the definition; NULL: the
+								 * schema is a boolean, or there is none */
 	int			slot;			/* index of its Value in a response */
 	uint32		has;			/* bit a Keyword: which are declared */
 	int8		overlay[KEYWORD_COUNT]; /* severity + 1; 0: as ever; or KEYWORD_OFF */

@@ -3,7 +3,7 @@
  *		A compiled JSON Schema (2020-12): what the walker judges values by.
  *
  * Schemas refer to each other and may do so in circles.  All of it is immutable
- * once compiled, and lives in the memory context of its form.
+ * once compiled and overlaid, and lives in the memory context of its form.
  */
 #ifndef EPRO_ETL_SCHEMA_H
 #define EPRO_ETL_SCHEMA_H
@@ -54,6 +54,7 @@ typedef struct Schema Schema;
 typedef struct SchemaRule
 {
 	SchemaKind	kind;
+	int8		overlay;		/* severity + 1; 0: as ever; or KEYWORD_OFF */
 	const char *name;			/* the keyword, as a finding names it */
 	const char *where;			/* JSON Pointer of the keyword */
 	const char *message;		/* what a finding says; never holds data */

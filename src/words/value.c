@@ -43,6 +43,9 @@
 /* base-10000 digits before the point that always fit int64 */
 #define SAFE_DIGITS 4
 
+static const char too_fine[] = "is not a time that the column can keep exactly";
+
+static TimeADT time_rounded(TimeADT value, int32 typmod);
 static ConversionFault integer_datum(int64 value, Oid type, int32 typmod,
 									 Numeric numeric, Datum *datum);
 static ConversionFault numeric_column_datum(Numeric number, Oid type,
@@ -356,12 +359,12 @@ value_datum(const Value *value, Oid type, int32 typmod,
 				if (type == TIMESTAMPTZOID)
 				{
 					*datum = TimestampTzGetDatum(value->number);
-					return NULL;
+					return timestamptz_rounded(value->number, typmod) == value->number ? NULL : too_fine;
 				}
 				if (type == TIMEOID)
 				{
 					*datum = TimeADTGetDatum((TimeADT) value->number);
-					return NULL;
+					return time_rounded(value->number, typmod) == value->number ? NULL : too_fine;
 				}
 				if (type == TIMETZOID)
 				{
@@ -373,12 +376,12 @@ value_datum(const Value *value, Oid type, int32 typmod,
 					time->time = value->number;
 					time->zone = value->zone;
 					*datum = TimeTzADTPGetDatum(time);
-					return NULL;
+					return time_rounded(value->number, typmod) == value->number ? NULL : too_fine;
 				}
 			}
 			/* a time that was not read, or is finer than microseconds */
 			if (type == TIMESTAMPTZOID || type == TIMETZOID)
-				return "is not a time that the column can keep exactly";
+				return too_fine;
 			return text_datum(value->data, value->len, type, typmod, datum);
 
 		case VALUE_ARRAY:
@@ -394,6 +397,23 @@ value_datum(const Value *value, Oid type, int32 typmod,
 
 		return text_datum(text, len, type, typmod, datum);
 	}
+}
+
+/* As a column of type timestamptz(n) keeps it. */
+TimestampTz
+timestamptz_rounded(TimestampTz value, int32 typmod)
+{
+	if (typmod < 0)
+		return value;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_scale, TimestampTzGetDatum(value),
+												   Int32GetDatum(typmod)));
+}
+
+static TimeADT
+time_rounded(TimeADT value, int32 typmod)
+{
+	AdjustTimeForTypmod(&value, typmod);
+	return value;
 }
 
 static ConversionFault

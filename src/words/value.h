@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 #include "words/errors.h"
@@ -65,6 +66,7 @@ extern Numeric value_numeric(const Value *value);
 extern char *value_text(const Value *value, int *len);
 extern Oid	item_type_oid(ItemType type, bool fits_int4);
 extern bool item_type_loads(ItemType type, Oid column_type);
+extern TimestampTz timestamptz_rounded(TimestampTz value, int32 typmod);
 extern ConversionFault value_datum(const Value *value, Oid type, int32 typmod,
 								   Datum *datum, bool *isnull);
 

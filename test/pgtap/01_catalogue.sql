@@ -10,7 +10,7 @@
 -- the settings are known where the library is
 LOAD 'epro_etl';
 BEGIN;
-SELECT plan(33);
+SELECT plan(34);
 
 CREATE TEMP VIEW member AS
     SELECT classid, objid, pg_describe_object(classid, objid, 0) AS told FROM pg_depend
@@ -37,6 +37,9 @@ SELECT bag_eq($$
     ('add_edit_check(form text, check_name text, expression text, severity text, condition text, message text) -> void'),
     ('add_lookup(form text, check_name text, query text, severity text, condition text, message text, timeout interval, on_timeout text) -> void'),
     ('remove_edit_check(form text, check_name text) -> void'),
+    ('retire_check(form text, check_name text) -> boolean'),
+    ('thresholds_fit(form text, rules text) -> void'),
+    ('refuse_stream() -> trigger'),
     ('explain_form(form text) -> SETOF record'),
     ('form_rules(form text) -> SETOF record'),
     ('validate(form text, payload jsonb, study text, visit text, authored timestamp with time zone) -> SETOF record'),
@@ -138,12 +141,13 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 
 -- relations
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
-    $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('deid_category'), ('deid_profile'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'),
+    $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('deid_category'), ('deid_profile'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'), ('superseded'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-               ('context_server'), ('severity_overlay'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
+               ('context_server'), ('severity_overlay'), ('batch_threshold'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
                ('key_version') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
+SELECT columns_are('epro_etl', 'superseded', ARRAY['superseded_id', 'sink_id', 'target', 'run_id', 'source_id', 'earlier_run_id', 'earlier_source_id', 'row', 'superseded_at']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
     'blocks_done', 'blocks_total', 'since', 'stage']);
 SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,remaining,workers,dry_run,reason,

@@ -37,4 +37,20 @@ SELECT e.becomes, e.v, s.i, s.n, f.rule
     WHERE (e.becomes = 'loaded') IS DISTINCT FROM coalesce(s.i = e.v AND s.n = e.v AND scale(s.n) = scale(e.v), false)
        OR (e.becomes = 'type') IS DISTINCT FROM coalesce(f.rule = 'type', false)
        OR (e.becomes = 'conversion') IS DISTINCT FROM coalesce(f.kind = 'conversion' AND f.rule = 'i', false);
+
+-- a column of less precision: what the response says is kept as it is or refused, facts are rounded as the type rounds; a
+-- sink with a trigger takes the executor's road, to the same end
+SELECT epro_etl.register_form('t14 times', '{"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}, "t": {"type": "string", "format": "time"}}}');
+CREATE TABLE fast (source_id int, authored timestamptz(0), loaded_at timestamptz(0), at timestamptz(1), t timetz(0));
+CREATE TABLE slow (LIKE fast);
+CREATE FUNCTION as_it_is() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER as_it_is BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION as_it_is();
+SELECT epro_etl.add_sink('t14', 't14 times', s) FROM unnest('{fast,slow}'::regclass[]) s;
+INSERT INTO staging (id, study, form, subject, visit, authored, payload)
+    SELECT n, 'ST01', 't14 times', 'P', 'D', '2026-03-01 07:30:00.5+00', p FROM unnest(ARRAY['{}', '{"at": "2026-03-01T07:30:00.7Z", "t": "07:30:01Z"}',
+        '{"at": "2026-03-01T07:30:00.75Z"}', '{"t": "07:30:00.5Z"}', '{"at": "2026-03-01T07:30:00.70Z", "t": "07:30:00.000+02:00"}']::jsonb[]) WITH ORDINALITY AS u (p, n);
+SELECT claimed, loaded, rejected FROM epro_etl.run('t14', workers => 0);
+SELECT source_id, location, rule, kind, message FROM epro_etl.finding WHERE form = 't14 times' ORDER BY source_id;
+SELECT source_id, authored, at, t, loaded_at = date_trunc('second', loaded_at) AS whole FROM fast ORDER BY source_id;
+SELECT (SELECT array_agg(f ORDER BY f) FROM fast f)::text = (SELECT array_agg(s ORDER BY s) FROM slow s)::text AS same;
 SELECT probe.close_area('t14');

@@ -338,11 +338,13 @@ SELECT * FROM probe.last;
 SELECT * FROM who \gdesc
 SELECT born, note FROM who;
 
--- a severity laid over: required, by the item's location; other rules of a questionnaire have their own
+-- a severity laid over: by the item's location and the rule
 SELECT epro_etl.set_severity('t26 all', '/i/required', 'warning');
 SELECT * FROM epro_etl.validate('t26 all', '{"b": true, "kg": 70}');
 SELECT epro_etl.set_severity('t26 all', '/required', 'warning');
 SELECT epro_etl.set_severity('t26 all', '/c/answerOption', 'warning');
+SELECT * FROM epro_etl.validate('t26 all', '{"b": true, "kg": 70, "i": 1, "c": "zz"}');
+SELECT epro_etl.set_severity('t26 all', '/c/answerOption', NULL);
 SELECT epro_etl.set_severity('t26 all', '/i/required', NULL);
 SELECT * FROM epro_etl.validate('t26 all', '{"b": true, "kg": 70}');
 

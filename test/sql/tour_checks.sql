@@ -133,6 +133,37 @@ SELECT epro_etl.create_sink('trial', 'QLQ-C30', 'trial.qlq');
 INSERT INTO staging VALUES (41, 'ST01', 'QLQ-C30', 'P1', 'WEEK 2', '2026-03-14', '{"q1": 2, "q2": 1, "q3": 4, "q10": 2, "q12": 3, "q30": 6}');
 SELECT status, loaded FROM epro_etl.run('trial', workers => 0);
 SELECT q1, q2, q3, q4, q5, pf2, fa, ql2 FROM trial.qlq;
+-- the latest response of a key
+CREATE TABLE trial.body (study text, subject_key text, visit text, authored timestamptz, height_cm numeric, weight_kg numeric, bmi numeric,
+    source_id int, run_id bigint, PRIMARY KEY (study, subject_key, visit));
+SELECT epro_etl.add_sink('trial', 'BODY', 'trial.body', on_duplicate => 'latest');
+INSERT INTO staging VALUES (51, 'ST01', 'BODY', 'P1', 'WEEK 2', '2026-03-14 08:00+00', '{"height_cm": 170, "weight_kg": 80}'),
+    (52, 'ST01', 'BODY', 'P1', 'WEEK 2', '2026-03-14 09:30+00', '{"height_cm": 170, "weight_kg": 70}'),
+    (53, 'ST01', 'BODY', 'P1', 'WEEK 2', '2026-03-14 08:30+00', '{"height_cm": 170, "weight_kg": 75}'),
+    (54, 'ST01', 'BODY', 'P1', 'WEEK 2', '2026-03-14 09:30+00', '{"height_cm": 170, "weight_kg": 70}');
+SELECT run_id, claimed, loaded, duplicate FROM epro_etl.run('trial', workers => 0);
+SELECT source_id, weight_kg FROM trial.body;
+SELECT source_id, earlier_source_id, "row" ->> 'weight_kg' AS weight_kg FROM epro_etl.superseded;
+SELECT source_id, rule, severity, message FROM epro_etl.finding WHERE run_id = 5 ORDER BY source_id;
+SELECT * FROM epro_etl.reconcile(5);
+
+-- a standard unit in a column of its own, and a run that is held
+\pset tuples_only on
+\pset format unaligned
+SELECT epro_etl.register_form('VITALS', '{"type": "object", "properties": {"weight": {"type": "number"}, "unit": {"type": "string", "enum": ["kg", "lb"]}}}');
+SELECT epro_etl.add_check('VITALS', 'weight in kg', 'unit_conversion', '{"item": "weight", "unit": "unit", "units": {"kg": 1, "lb": 0.45359237},
+    "minimum": 30, "maximum": 250, "into": "weight_std"}', 'warning', 'weight IS NOT NULL');
+SELECT epro_etl.create_sink('trial', 'VITALS', 'trial.vitals');
+SELECT epro_etl.add_check('VITALS', 'scale', 'batch_threshold', '{"rule": "weight in kg", "max_ratio": 0.05, "minimum": 20}');
+\pset tuples_only off
+\pset format aligned
+INSERT INTO staging SELECT 50 + n, 'ST01', 'VITALS', 'P' || n, 'WEEK 2', '2026-03-14', jsonb_build_object('weight', 150 + n, 'unit', 'lb') FROM generate_series(1, 3) n;
+SELECT status, loaded FROM epro_etl.run('trial', workers => 2);
+SELECT source_id, weight, unit, weight_std FROM trial.vitals ORDER BY source_id;
+INSERT INTO staging SELECT 60 + n, 'ST01', 'VITALS', 'P' || n, 'WEEK 4', '2026-03-28', jsonb_build_object('weight', CASE WHEN n % 4 = 0 THEN 15 ELSE 70 END, 'unit', 'kg')
+    FROM generate_series(1, 40) n;
+SELECT * FROM epro_etl.run('trial', workers => 2);
+SELECT run_id, status, sqlstate, claimed, remaining FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
 SELECT epro_etl.drop_pipeline('trial');
 SET client_min_messages = warning;
 DROP SCHEMA trial CASCADE;

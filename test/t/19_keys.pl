@@ -95,6 +95,21 @@ sub rotation
 	is($look->query($versions), ($version - 1) . ":600 $version:300", 'the next run has the next');
 	is($look->query($by_subject), '194|194', 'all pseudonyms are others');
 
+	# a run is pinned from when it is opened, before its workers have read the key
+	stage($look, 1201, 1300);
+	$look->query('BEGIN; LOCK TABLE epro_etl.run_worker IN ACCESS EXCLUSIVE MODE');
+	$one->send(q{SELECT epro_etl.run('mood', workers => 2)});
+	ok(until_true($look, q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'epro_etl.run_worker'::regclass AND NOT granted}), 'a run is being opened');
+	my $two = EproTest::Psql->new($node);
+	$two->query('SELECT epro_etl.rotate_key()');
+	$two->close;
+	$look->query('COMMIT');
+	$one->wait;
+	is($look->query("SELECT string_agg(DISTINCT key_version::text, ' ') FROM mood_sink WHERE source_id > 1200"), $version, 'all its workers have its version');
+	$look->query('DELETE FROM mood_sink WHERE source_id > 1200; DELETE FROM put_in WHERE response_id > 1200;'
+		. " DELETE FROM epro_etl.key_version WHERE version > $version; DELETE FROM epro_etl.run_worker WHERE run_id = (SELECT max(run_id) FROM epro_etl.run_ledger);"
+		. ' DELETE FROM epro_etl.run_ledger WHERE run_id = (SELECT max(run_id) FROM epro_etl.run_ledger)');
+
 	ok(start_stream($one, '{"validate": 1, "store": 1}'), 'a stream runs');
 	$version = $look->query(q{SELECT epro_etl.rotate_key('while a stream runs')});
 	ok(await_stream($look, q{generations = 2 AND state = 'running'}), 'it begins another generation');
