@@ -54,6 +54,11 @@ ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
 
+# The library that the server links already encrypts answers (src/stages/siv.c).
+ifeq ($(with_ssl),openssl)
+SHLIB_LINK += -lcrypto
+endif
+
 # PGXS tracks no headers: any header, or this file, makes all objects anew.
 $(OBJS): $(HDRS) Makefile
 

@@ -1517,6 +1517,28 @@ END $$;
 COMMENT ON FUNCTION epro_etl.add_score(text, text, jsonb) IS
     'Adds a score of a form: computed, it is an item of its own that sinks take by its name; verified, a stated total that disagrees is a finding';
 
+CREATE VIEW epro_etl.deid_category AS
+    SELECT v.paragraph, v.category, v.identifier FROM (VALUES
+        ('A', 'names', 'names'),
+        ('B', 'geographic', 'geographic subdivisions smaller than a state, but for the first three digits of a ZIP code of more than 20,000 people'),
+        ('C', 'dates', 'elements of dates but the year, that are directly related to an individual; ages over 89'),
+        ('D', 'telephone', 'telephone numbers'),
+        ('E', 'fax', 'fax numbers'),
+        ('F', 'email', 'electronic mail addresses'),
+        ('G', 'ssn', 'social security numbers'),
+        ('H', 'medical record', 'medical record numbers'),
+        ('I', 'health plan', 'health plan beneficiary numbers'),
+        ('J', 'account', 'account numbers'),
+        ('K', 'license', 'certificate and license numbers'),
+        ('L', 'vehicle', 'vehicle identifiers and serial numbers, license plates included'),
+        ('M', 'device', 'device identifiers and serial numbers'),
+        ('N', 'url', 'web addresses (URL)'),
+        ('O', 'ip address', 'internet protocol addresses'),
+        ('P', 'biometric', 'biometric identifiers, finger and voice prints included'),
+        ('Q', 'photograph', 'full-face photographs and comparable images'),
+        ('R', 'other', 'any other unique identifying number, characteristic or code')) AS v (paragraph, category, identifier);
+COMMENT ON VIEW epro_etl.deid_category IS 'The 18 identifiers of 45 CFR 164.514(b)(2)(i), by their paragraph: what the parameter "category" of set_deid() can be';
+
 CREATE FUNCTION epro_etl.set_deid(form text, path text, method text, params jsonb DEFAULT '{}') RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1528,6 +1550,11 @@ BEGIN
     IF form IS NULL OR set_deid.path IS NULL OR set_deid.method IS NULL OR set_deid.params IS NULL THEN
         RAISE EXCEPTION 'form, path, method and params must not be null' USING ERRCODE = 'null_value_not_allowed';
     END IF;
+    IF set_deid.params ? 'category' AND NOT EXISTS (SELECT FROM epro_etl.deid_category c WHERE to_jsonb(c.category) = set_deid.params -> 'category') THEN
+        RAISE EXCEPTION 'the category of item "%" is none of the 18 identifiers of HIPAA', path
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'They are ' || (SELECT string_agg(c.category, ', ' ORDER BY c.paragraph) FROM epro_etl.deid_category c) || '.';
+    END IF;
     UPDATE epro_etl.deid_rule d SET removed_at = now(), removed_by = session_user
         WHERE d.form = set_deid.form AND d.path = set_deid.path AND d.removed_at IS NULL;
     INSERT INTO epro_etl.deid_rule (form, path, method, params)
@@ -1535,8 +1562,8 @@ BEGIN
     PERFORM epro_etl.compile_form(set_deid.form);
     PERFORM epro_etl.thresholds_fit(set_deid.form);
 
-    -- what is taken out cannot be judged: say which keywords that silences
-    IF set_deid.method <> 'keep' THEN
+    -- what is taken out cannot be judged: say which keywords that silences; a date that is shifted is judged before
+    IF set_deid.method NOT IN ('keep', 'dateShift') AND set_deid.path LIKE '/%' THEN
         SELECT f.definition #> (SELECT array_agg(k ORDER BY n, half)
                                 FROM unnest(string_to_array(substr(set_deid.path, 2), '/')) WITH ORDINALITY AS s (step, n),
                                      LATERAL (VALUES (1, 'properties'), (2, replace(replace(step, '~1', '/'), '~0', '~'))) AS h (half, k))
@@ -1555,7 +1582,180 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.set_deid(text, text, text, jsonb) IS
-    'Sets the de-identification method of an item (by JSON Pointer): keep, remove, redact, or generalize with {"to": "age"}';
+    'Sets the de-identification method of an item (by JSON Pointer), or of "authored": keep, remove, redact, substitute, mask, generalize or dateShift, with its parameters and perhaps {"category": ...}';
+
+CREATE FUNCTION epro_etl.deid_suits(form text, path text, method text, params jsonb DEFAULT '{}') RETURNS boolean
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_deid_suits';
+COMMENT ON FUNCTION epro_etl.deid_suits(text, text, text, jsonb) IS
+    'Whether set_deid() would take the method for what the current version of the form declares there, edit checks aside';
+
+CREATE FUNCTION epro_etl.deid_kinds(form text, OUT location text, OUT holds text) RETURNS SETOF record
+    LANGUAGE c STABLE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_deid_kinds';
+COMMENT ON FUNCTION epro_etl.deid_kinds(text) IS 'What a profile goes by where nobody has named a category: an item holds date, free text or other';
+
+CREATE FUNCTION epro_etl.decrypt_answer(form text, path text, study text, answer text) RETURNS text
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'epro_etl_decrypt_answer';
+COMMENT ON FUNCTION epro_etl.decrypt_answer(text, text, text, text) IS
+    'What the method encrypt was given, for superusers; an error when the text is no answer of that item and study under this key (SQLSTATE 22023)';
+
+CREATE TABLE epro_etl.deid_profile (
+    profile         text NOT NULL CHECK (profile <> ''),
+    category        text NOT NULL,
+    rank            integer NOT NULL DEFAULT 1,
+    method          text NOT NULL,
+    params          jsonb NOT NULL DEFAULT '{}',
+    shipped         boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (profile, category, rank)
+);
+COMMENT ON TABLE epro_etl.deid_profile IS 'What apply_deid_profile() sets for a category: the first method, by rank, that the item suits';
+COMMENT ON COLUMN epro_etl.deid_profile.category IS 'Of deid_category; or free text, authored or subject';
+COMMENT ON COLUMN epro_etl.deid_profile.shipped IS 'Whether it came with the extension: such rows are not dumped';
+
+INSERT INTO epro_etl.deid_profile (profile, category, rank, method, params, shipped)
+    SELECT p.profile, v.category, v.rank, v.method, v.params::jsonb, true
+    FROM unnest('{safe_harbor,gdpr_pseudonymous,limited_dataset}'::text[]) AS p (profile), LATERAL (
+        -- what names a person goes; so does what nothing else suits
+        SELECT c.category, 9, 'remove', '{}' FROM epro_etl.deid_category c
+        UNION ALL SELECT 'free text', 9, 'remove', '{}'
+        UNION ALL SELECT 'free text', 1, 'redact', '{}'
+        UNION ALL SELECT w.category, w.rank, w.method, w.params FROM (VALUES
+            ('safe_harbor', 'geographic', 1, 'generalize', '{"zip": 3}'),
+            ('safe_harbor', 'dates', 1, 'generalize', '{"to": "year", "cap": 90}'),
+            ('safe_harbor', 'dates', 2, 'generalize', '{"to": "age", "cap": 90}'),
+            ('safe_harbor', 'authored', 1, 'generalize', '{"to": "year"}'),
+            ('safe_harbor', 'subject', 1, 'pseudonymize', '{}'),
+            ('gdpr_pseudonymous', 'geographic', 1, 'generalize', '{"zip": 2, "restricted": []}'),
+            ('gdpr_pseudonymous', 'dates', 1, 'dateShift', '{}'),
+            ('gdpr_pseudonymous', 'dates', 2, 'generalize', '{"to": "age", "cap": 90}'),
+            ('gdpr_pseudonymous', 'ssn', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'medical record', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'health plan', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'account', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'license', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'vehicle', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'device', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'other', 1, 'cryptoHash', '{}'),
+            ('gdpr_pseudonymous', 'authored', 1, 'dateShift', '{}'),
+            ('limited_dataset', 'dates', 1, 'keep', '{}'),
+            ('limited_dataset', 'other', 1, 'cryptoHash', '{}'),
+            ('limited_dataset', 'authored', 1, 'keep', '{}')) AS w (profile, category, rank, method, params)
+            WHERE w.profile = p.profile) AS v (category, rank, method, params);
+
+CREATE FUNCTION epro_etl.apply_deid_profile(form text, profile text, categories jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    chosen record;
+    undecided bigint;
+BEGIN
+    IF form IS NULL OR apply_deid_profile.profile IS NULL OR categories IS NULL THEN
+        RAISE EXCEPTION 'form, profile and categories must not be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF NOT EXISTS (SELECT FROM epro_etl.deid_profile p WHERE p.profile = apply_deid_profile.profile) THEN
+        RAISE EXCEPTION 'de-identification profile "%" does not exist', profile
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'There are ' || coalesce((SELECT string_agg(DISTINCT p.profile, ', ') FROM epro_etl.deid_profile p), 'none') || '.';
+    END IF;
+    IF jsonb_typeof(categories) <> 'object' THEN
+        RAISE EXCEPTION 'categories must be a JSON object' USING ERRCODE = 'invalid_parameter_value', HINT = 'For example {"/zip": "geographic"}.';
+    END IF;
+    FOR place IN SELECT k.key AS path, k.value FROM jsonb_each(categories) k ORDER BY k.key COLLATE "C" LOOP
+        IF NOT epro_etl.deid_suits(form, place.path, 'remove') THEN
+            RAISE EXCEPTION 'form "%" has no item at "%"', form, place.path USING ERRCODE = 'undefined_object';
+        END IF;
+        IF NOT EXISTS (SELECT FROM epro_etl.deid_category c WHERE to_jsonb(c.category) = place.value) THEN
+            RAISE EXCEPTION 'the category of item "%" is none of the 18 identifiers of HIPAA', place.path
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'They are ' || (SELECT string_agg(c.category, ', ' ORDER BY c.paragraph) FROM epro_etl.deid_category c) || '.';
+        END IF;
+    END LOOP;
+
+    -- a rule that is there, of the item or of a group around it, stays
+    FOR place IN
+        SELECT w.path, w.category FROM (
+            SELECT k.key AS path, k.value AS category, 1 AS part, 0::bigint AS n FROM jsonb_each_text(categories) k
+            UNION ALL
+            SELECT i.location, CASE i.holds WHEN 'date' THEN 'dates' ELSE i.holds END, 2, i.n
+                FROM epro_etl.deid_kinds(form) WITH ORDINALITY AS i (location, holds, n)
+                WHERE i.holds <> 'other' AND NOT EXISTS (SELECT FROM jsonb_object_keys(categories) k WHERE k = i.location OR starts_with(i.location, k || '/'))
+            UNION ALL SELECT v.place, v.place, 3, v.n FROM (VALUES ('authored', 1), ('subject', 2)) AS v (place, n) WHERE NOT categories ? v.place) AS w
+        WHERE NOT EXISTS (SELECT FROM epro_etl.deid_rule d WHERE d.form = apply_deid_profile.form AND d.removed_at IS NULL
+                          AND (d.path = w.path OR starts_with(w.path, d.path || '/')))
+        ORDER BY w.part, w.n, w.path COLLATE "C"
+    LOOP
+        SELECT p.method, p.params INTO chosen FROM epro_etl.deid_profile p
+            WHERE p.profile = apply_deid_profile.profile AND p.category = place.category
+              AND epro_etl.deid_suits(apply_deid_profile.form, place.path, p.method, p.params)
+            ORDER BY p.rank LIMIT 1;
+        IF FOUND THEN
+            PERFORM epro_etl.set_deid(form, place.path, chosen.method, chosen.params
+                || CASE WHEN EXISTS (SELECT FROM epro_etl.deid_category c WHERE c.category = place.category)
+                        THEN jsonb_build_object('category', place.category) ELSE '{}' END);
+        END IF;
+    END LOOP;
+    SELECT count(*) INTO undecided FROM epro_etl.deid_report(form) r WHERE NOT r.decided;
+    IF undecided > 0 THEN
+        RAISE NOTICE 'form "%" has % items that nobody has decided about; they are kept', form, undecided
+            USING HINT = 'epro_etl.deid_report() lists them; declare each with epro_etl.set_deid().';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.apply_deid_profile(text, text, jsonb) IS
+    'Sets the methods of a profile for items without a rule: by the categories given by JSON Pointer, and for dates and free texts of themselves; safe_harbor, gdpr_pseudonymous or limited_dataset';
+
+CREATE FUNCTION epro_etl.deid_report(form text, OUT location text, OUT name text, OUT type regtype, OUT method text,
+                                     OUT params jsonb, OUT category text, OUT decided boolean) RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT r.location, r.name, r.type, r.method, r.params, r.category, r.decided FROM (
+            SELECT 1 AS part, i.n, i.location, i.name, i.type,
+                   CASE i.location WHEN '' THEN 'computed' ELSE i.deidentify END AS method,
+                   coalesce(d.params, '{}') - 'category' AS params, d.params ->> 'category' AS category,
+                   i.location = '' OR d.rule_id IS NOT NULL AS decided
+                FROM epro_etl.form_items(deid_report.form) WITH ORDINALITY AS i (name, location, type, required, deidentify, n)
+                LEFT JOIN LATERAL (SELECT g.rule_id, g.params FROM epro_etl.deid_rule g
+                    WHERE g.form = deid_report.form AND g.removed_at IS NULL AND (g.path = i.location OR starts_with(i.location, g.path || '/'))
+                    ORDER BY length(g.path) DESC LIMIT 1) d ON true
+            UNION ALL
+            SELECT 2, v.n, v.place, v.place, v.type, coalesce(d.method, v.method), coalesce(d.params, '{}') - 'category',
+                   coalesce(d.params ->> 'category', v.category), d.rule_id IS NOT NULL OR v.place = 'subject'
+                FROM (VALUES ('subject', 'other', 'derived pseudonym', 'text'::regtype, 1), ('authored', 'dates', 'keep', 'timestamptz', 2))
+                     AS v (place, category, method, type, n)
+                LEFT JOIN epro_etl.deid_rule d ON d.form = deid_report.form AND d.path = v.place AND d.removed_at IS NULL) r
+        ORDER BY r.part, r.n;
+    END;
+COMMENT ON FUNCTION epro_etl.deid_report(text) IS
+    'Every item of a form''s current version, and what a response says of itself: its type behind de-identification, method, parameters, HIPAA category, and whether anybody decided';
+
+CREATE FUNCTION epro_etl.k_anonymity(relation regclass, columns text[], k integer DEFAULT 5,
+                                     OUT size bigint, OUT classes bigint, OUT records bigint, OUT below_k boolean) RETURNS SETOF record
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    list text;
+    missing text;
+BEGIN
+    IF relation IS NULL OR cardinality(k_anonymity.columns) IS NULL OR cardinality(k_anonymity.columns) = 0 OR k IS NULL OR k < 1 THEN
+        RAISE EXCEPTION 'relation, one column or more, and a k of 1 or more are needed' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT string_agg(quote_ident(c), ', ' ORDER BY n),
+           min(c) FILTER (WHERE c IS NULL OR NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = c AND a.attnum > 0 AND NOT a.attisdropped))
+        INTO list, missing FROM unnest(k_anonymity.columns) WITH ORDINALITY AS u (c, n);
+    IF missing IS NOT NULL OR array_position(k_anonymity.columns, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'relation "%" has no column "%"', relation, missing USING ERRCODE = 'undefined_column';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT s.size, s.classes, s.size * s.classes, s.size < $1 FROM ('
+        ' SELECT c.size, count(*) AS classes, min(c.size) OVER () AS least FROM (SELECT count(*) AS size FROM %s GROUP BY %s) c GROUP BY c.size) s'
+        ' WHERE s.size < $1 OR s.size = s.least ORDER BY s.size', relation, list) USING k::bigint;
+END $$;
+COMMENT ON FUNCTION epro_etl.k_anonymity(regclass, text[], integer) IS
+    'How many classes of equal values in these columns have how few rows: the smallest size, and all below k; counts only';
 
 CREATE FUNCTION epro_etl.create_pipeline(name text, source regclass, columns jsonb DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS void
@@ -3148,6 +3348,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_profile', 'WHERE NOT shipped');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.batch_threshold', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');

@@ -15,8 +15,8 @@ cd "${1:-$(dirname "${BASH_SOURCE[0]}")/..}"
 layers=(words stages effects pipeline processes face)
 
 # Of the stages' folder, what all stages share: their prototypes, the compiled
-# form, the total parsers, and the keyed hash.
-shared_stage_headers=' stages.h form.h parse.h partial_date.h schema.h fhir.h hkdf.h '
+# form, the total parsers, and the keyed hash and cipher.
+shared_stage_headers=' stages.h form.h parse.h partial_date.h schema.h fhir.h deid.h hkdf.h siv.h '
 # What compiles a declaration (a form, an expression) may refuse it with an
 # error: there is no patient's response in it.
 stage_files_that_may_raise=' form.c schema.c fhir_form.c check.c deid_rule.c score.c '

@@ -3,7 +3,7 @@
 # Installs what building (and, with `all`, testing) needs and the machine does
 # not have.
 #
-#   bash test/setup.sh demo      compiler, server, server headers
+#   bash test/setup.sh demo      compiler, server, server headers, OpenSSL's
 #   bash test/setup.sh all       and clang, pgTAP, pg_cron, the Perl modules, spin
 #                                and valgrind
 #
@@ -58,6 +58,7 @@ find_missing()
 	need build-essential has_compiler
 	need postgresql-N has_server
 	need postgresql-server-dev-N has_pgxs
+	need libssl-dev has_openssl
 	if [ "$set_name" = all ]; then
 		need clang has_command clang
 		need postgresql-N-pgtap has_extension pgtap
@@ -112,6 +113,13 @@ has_pgxs()
 	local pgxs
 	pgxs=$(ask_pg_config --pgxs) && [ -f "$pgxs" ] &&
 		[ -f "$(ask_pg_config --includedir-server)/postgres.h" ]
+}
+
+# Only a server that was built with OpenSSL asks for its headers.
+has_openssl()
+{
+	! grep -qs '^#define USE_OPENSSL 1' "$(ask_pg_config --includedir-server)"/pg_config*.h ||
+		echo '#include <openssl/evp.h>' | gcc -E -xc - >/dev/null 2>&1
 }
 
 has_extension()

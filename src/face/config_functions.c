@@ -8,10 +8,13 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "pipeline/pipeline.h"
+#include "stages/deid.h"
 #include "stages/form.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -21,18 +24,16 @@ PG_FUNCTION_INFO_V1(epro_etl_form_not_imported);
 PG_FUNCTION_INFO_V1(epro_etl_compile_pipeline);
 PG_FUNCTION_INFO_V1(epro_etl_form_rules);
 PG_FUNCTION_INFO_V1(epro_etl_validate);
-
-static const char *const deid_method_name[] = {
-	[DEID_KEEP] = "keep",
-	[DEID_REMOVE] = "remove",
-	[DEID_REDACT] = "redact",
-	[DEID_AGE] = "generalize",
-};
+PG_FUNCTION_INFO_V1(epro_etl_deid_suits);
+PG_FUNCTION_INFO_V1(epro_etl_deid_kinds);
+PG_FUNCTION_INFO_V1(epro_etl_decrypt_answer);
 
 static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const char *location,
 					 const char *rule, const char *severity, const char *says);
 static Span span_argument(FunctionCallInfo fcinfo, int argument);
 static PipelineForm *compile_current(text *form);
+static CompiledForm *compile_definition(text *form);
+static Jsonb *read_current(text *name, char **version);
 
 /*
  * compile_form(form): compiles the current version with all its rules; raises
@@ -66,7 +67,7 @@ epro_etl_form_items(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum(node->pointer);
 		values[2] = ObjectIdGetDatum(item_type_oid(node->type, node->fits_int4));
 		values[3] = BoolGetDatum((node->has & (1 << KEYWORD_REQUIRED)) != 0);
-		values[4] = CStringGetTextDatum(deid_method_name[node->deid]);
+		values[4] = CStringGetTextDatum(deid_method_name(node->deid));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -137,7 +138,7 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 		const FormNode *node = form->nodes[i];
 
 		if (node->deid != DEID_KEEP)
-			put_rule(rsinfo, "deidentify", node->pointer, deid_method_name[node->deid], NULL, NULL);
+			put_rule(rsinfo, "deidentify", node->pointer, deid_method_name(node->deid), NULL, NULL);
 	}
 	for (int i = 0; i < form->nnodes; i++)
 	{
@@ -247,15 +248,104 @@ span_argument(FunctionCallInfo fcinfo, int argument)
 	return span;
 }
 
+/*
+ * deid_suits(form, path, method, params): can the method, with these parameters,
+ * be applied to what the current version of the form declares there?
+ */
+Datum
+epro_etl_deid_suits(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(form_suits_method(compile_definition(PG_GETARG_TEXT_PP(0)),
+									 text_to_cstring(PG_GETARG_TEXT_PP(1)),
+									 text_to_cstring(PG_GETARG_TEXT_PP(2)),
+									 PG_GETARG_JSONB_P(3)));
+}
+
+/* deid_kinds(form): what each item holds, as a profile goes by it. */
+Datum
+epro_etl_deid_kinds(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CompiledForm *form;
+
+	InitMaterializedSRF(fcinfo, 0);
+	form = compile_definition(PG_GETARG_TEXT_PP(0));
+	for (int i = 0; i < form->nnodes; i++)
+	{
+		Datum		values[2];
+		bool		nulls[2] = {false};
+
+		if (!form_node_is_item(form->nodes[i]))
+			continue;
+		values[0] = CStringGetTextDatum(form->nodes[i]->pointer);
+		values[1] = CStringGetTextDatum(form_node_holds(form, form->nodes[i]));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * decrypt_answer(form, path, study, answer): what the method "encrypt" was given.
+ * For superusers, who can read the key file anyway.  Raises an error that says
+ * nothing of the answer when it is none of that item and study.
+ */
+Datum
+epro_etl_decrypt_answer(PG_FUNCTION_ARGS)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext memory;
+	Span		answer;
+	text	   *result;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only a superuser can decrypt answers")));
+	memory = AllocSetContextCreate(caller, "epro_etl key", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(memory);
+	answer = deid_decrypt(key_load(1), text_to_cstring(PG_GETARG_TEXT_PP(0)),
+						  text_to_cstring(PG_GETARG_TEXT_PP(1)),
+						  span_argument(fcinfo, 2), span_argument(fcinfo, 3));
+	MemoryContextSwitchTo(caller);
+	if (answer.data == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the text is no encrypted answer of that form, item and study under this key"),
+				 errhint("It may have been changed; or the path is not the item's JSON Pointer.")));
+	result = cstring_to_text_with_len(answer.data, answer.len);
+	/* wipes the keys, too */
+	MemoryContextDelete(memory);
+	PG_RETURN_TEXT_P(result);
+}
+
 static PipelineForm *
 compile_current(text *name)
+{
+	char	   *version;
+	Jsonb	   *definition = read_current(name, &version);
+
+	return pipeline_compile_form(text_to_cstring(name), version, definition);
+}
+
+/* The form as its definition has it, without any rule. */
+static CompiledForm *
+compile_definition(text *name)
+{
+	char	   *version;
+	Jsonb	   *definition = read_current(name, &version);
+
+	return form_compile(text_to_cstring(name), version, definition);
+}
+
+/* The current version's definition, in the current memory context. */
+static Jsonb *
+read_current(text *name, char **version)
 {
 	Oid			types[] = {TEXTOID};
 	Datum		values[] = {PointerGetDatum(name)};
 	MemoryContext memory = CurrentMemoryContext;
 	OwnerScope	scope;
 	Jsonb	   *definition;
-	char	   *version;
 	bool		isnull;
 
 	owner_begin(&scope);
@@ -268,12 +358,12 @@ compile_current(text *name)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("form \"%s\" does not exist", text_to_cstring(name)),
 				 errhint("Register it with epro_etl.register_form().")));
-	version = MemoryContextStrdup(memory,
-								  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	*version = MemoryContextStrdup(memory,
+								   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
 	MemoryContextSwitchTo(memory);
 	definition = (Jsonb *) PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0],
 															   SPI_tuptable->tupdesc, 2, &isnull));
 	owner_end(&scope);
 	MemoryContextSwitchTo(memory);
-	return pipeline_compile_form(text_to_cstring(name), version, definition);
+	return definition;
 }

@@ -143,6 +143,11 @@ do_step(Chunk *chunk)
 				checkset_read(row->form->checks, response);
 				check(row->form->checks, response, chunk->next_check);
 			}
+			chunk->step = STEP_SHIFT;
+			break;
+		case STEP_SHIFT:
+			/* what comes behind, and other servers, see no true date */
+			shift_dates(form, response);
 			chunk->next_lookup = 0;
 			chunk->step = STEP_LOOK_UP;
 			break;

@@ -329,7 +329,7 @@ values_equal(const FhirValue *a, const FhirValue *b)
 static void
 judge_answer(FhirTree *tree, const FhirItem *item, bool only, const FhirValue *answer)
 {
-	if (answer->kind == FHIR_NONE || item->node->deid != DEID_KEEP)
+	if (answer->kind == FHIR_NONE || !node_is_judged(item->node))
 		return;
 	if (item->codes != NULL)
 		judge_code(tree, item, only, answer);

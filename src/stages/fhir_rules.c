@@ -120,7 +120,7 @@ is_judged(const FhirItem *item, FhirRule rule)
 	if (rule == FHIR_RULE_REQUIRED)
 		return item->type != FHIR_DISPLAY;
 	/* what de-identification takes is asked for, and not judged */
-	return item->node != NULL && item->node->deid == DEID_KEEP;
+	return item->node != NULL && node_is_judged(item->node);
 }
 
 static const char *

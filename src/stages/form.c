@@ -795,7 +795,8 @@ form_collect_slots(CompiledForm *form)
 	form->nnormalised = form->ndeidentified = 0;
 	for (int i = 0; i < form->nnodes; i++)
 	{
-		if (form->nodes[i]->normalise != 0)
+		/* a method that reads the answer has it normalised */
+		if (form->nodes[i]->normalise != 0 && node_is_judged(form->nodes[i]))
 			form->normalised[form->nnormalised++] = i;
 		if (form->nodes[i]->deid != DEID_KEEP)
 			form->deidentified[form->ndeidentified++] = i;

@@ -18,6 +18,10 @@ extern CompiledForm *form_compile(const char *name, const char *version,
 /* ---- deid_rule.c ---- */
 extern void form_deidentify(CompiledForm *form, const char *path,
 							const char *method, Jsonb *params);
+extern bool form_suits_method(CompiledForm *form, const char *path,
+							  const char *method, Jsonb *params);
+extern const char *deid_method_name(DeidMethod method);
+extern const char *form_node_holds(const CompiledForm *form, const FormNode *node);
 
 /* in place of a severity: the rule makes no finding of its own */
 #define NO_SEVERITY (-2)

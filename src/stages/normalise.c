@@ -24,20 +24,28 @@ normalise(const CompiledForm *form, Response *response)
 	for (int i = 0; i < form->nnormalised; i++)
 	{
 		const FormNode *node = form->nodes[form->normalised[i]];
-		Value	   *value = &response->values[node->slot];
 
-		if (value->kind == VALUE_TEXT)
-			normalise_text(node, value);
-		else if ((value->kind == VALUE_INTEGER || value->kind == VALUE_NUMERIC) &&
-				 (node->normalise & NORMALISE_COERCE) &&
-				 (node->types & ~TYPE_NULL) == TYPE_STRING &&
-				 node->deid == DEID_KEEP)
-		{
-			/* a code given as a number: 1 for "1" */
-			value->data = value_text(value, &value->len);
-			value->kind = VALUE_TEXT;
-			fold_text(node, value);
-		}
+		normalise_value(node, &response->values[node->slot]);
+	}
+}
+
+/*
+ * One answer, of whatever kind.  A method of de-identification that reads the
+ * answer asks for it, too: it has to see what the others would have seen.
+ */
+void
+normalise_value(const FormNode *node, Value *value)
+{
+	if (value->kind == VALUE_TEXT)
+		normalise_text(node, value);
+	else if ((value->kind == VALUE_INTEGER || value->kind == VALUE_NUMERIC) &&
+			 (node->normalise & NORMALISE_COERCE) &&
+			 (node->types & ~TYPE_NULL) == TYPE_STRING)
+	{
+		/* a code given as a number: 1 for "1" */
+		value->data = value_text(value, &value->len);
+		value->kind = VALUE_TEXT;
+		fold_text(node, value);
 	}
 }
 

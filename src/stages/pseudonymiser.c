@@ -32,6 +32,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#define MOST_SHIFT_DAYS 365
 #define CACHE_SIZE 32768			/* a power of two */
 #define CACHED_LENGTH 48		/* longer identifiers are computed each time */
 #define DERIVED_CACHE_SIZE 64	/* a power of two */
@@ -43,6 +44,7 @@ typedef struct CachedKey
 	uint8		subject_len;
 	char		identity[CACHED_LENGTH];	/* study and subject, joined */
 	char		subject_key[SUBJECT_KEY_LENGTH];
+	int32		shift_days;		/* 0: not made yet */
 } CachedKey;
 
 typedef struct DerivedKey
@@ -83,6 +85,7 @@ static const char *const purpose_name[KEY_PURPOSE_COUNT] = {
 static void free_hmac(void *argument);
 static void compute_subject_key(Pseudonymiser *pseudonymiser, Span study,
 								Span subject, char *subject_key);
+static int32 compute_shift_days(Pseudonymiser *pseudonymiser, Span study, Span subject);
 static void expand(Pseudonymiser *pseudonymiser, KeyPurpose purpose, int version,
 				   Span study, uint8 *key);
 static void fail(Pseudonymiser *pseudonymiser);
@@ -177,11 +180,12 @@ pseudonymiser_wipe(Pseudonymiser *pseudonymiser)
 }
 
 /*
- * Puts the subject's key into the response.  Returns false, with a finding,
- * when there is no subject to make a key of.
+ * Puts the subject's key into the response and, if the form shifts dates, the
+ * days by which the subject's are shifted.  Returns false, with a finding, when
+ * there is no subject to make a key of.
  */
 bool
-pseudonymise(Pseudonymiser *pseudonymiser, Response *response)
+pseudonymise(Pseudonymiser *pseudonymiser, bool shifts, Response *response)
 {
 	Span		study = response->study;
 	Span		subject = response->subject;
@@ -201,6 +205,8 @@ pseudonymise(Pseudonymiser *pseudonymiser, Response *response)
 	if (study.len + subject.len > CACHED_LENGTH)
 	{
 		compute_subject_key(pseudonymiser, study, subject, response->subject_key);
+		if (shifts)
+			response->shift_days = compute_shift_days(pseudonymiser, study, subject);
 		return true;
 	}
 
@@ -211,21 +217,24 @@ pseudonymise(Pseudonymiser *pseudonymiser, Response *response)
 							hash_bytes((const unsigned char *) study.data, study.len) : 0);
 		cached = &pseudonymiser->cache[hash & (CACHE_SIZE - 1)];
 	}
-	if (cached->subject_len == subject.len && cached->study_len == study.len &&
-		memcmp(cached->identity, study.data, study.len) == 0 &&
-		memcmp(cached->identity + study.len, subject.data, subject.len) == 0)
+	if (cached->subject_len != subject.len || cached->study_len != study.len ||
+		memcmp(cached->identity, study.data, study.len) != 0 ||
+		memcmp(cached->identity + study.len, subject.data, subject.len) != 0)
 	{
-		memcpy(response->subject_key, cached->subject_key, SUBJECT_KEY_LENGTH);
-		response->subject_key[SUBJECT_KEY_LENGTH] = '\0';
-		return true;
+		compute_subject_key(pseudonymiser, study, subject, response->subject_key);
+		cached->study_len = (uint8) study.len;
+		cached->subject_len = (uint8) subject.len;
+		memcpy(cached->identity, study.data, study.len);
+		memcpy(cached->identity + study.len, subject.data, subject.len);
+		memcpy(cached->subject_key, response->subject_key, SUBJECT_KEY_LENGTH);
+		cached->shift_days = 0;
 	}
-
-	compute_subject_key(pseudonymiser, study, subject, response->subject_key);
-	cached->study_len = (uint8) study.len;
-	cached->subject_len = (uint8) subject.len;
-	memcpy(cached->identity, study.data, study.len);
-	memcpy(cached->identity + study.len, subject.data, subject.len);
-	memcpy(cached->subject_key, response->subject_key, SUBJECT_KEY_LENGTH);
+	memcpy(response->subject_key, cached->subject_key, SUBJECT_KEY_LENGTH);
+	response->subject_key[SUBJECT_KEY_LENGTH] = '\0';
+	if (shifts && cached->shift_days == 0)
+		cached->shift_days = compute_shift_days(pseudonymiser, study, subject);
+	if (shifts)
+		response->shift_days = cached->shift_days;
 	return true;
 }
 
@@ -267,6 +276,26 @@ pseudonym_advance(Pseudonymiser *pseudonymiser, Span study, int version,
 		hex_encode((const char *) hash, sizeof(hash), subject_key);
 	}
 	explicit_bzero(key, sizeof(key));
+}
+
+/*
+ * -365 .. -1 or 1 .. 365, each as likely as any other: 64 bits are so many that
+ * what is left over by the division does not count.
+ */
+static int32
+compute_shift_days(Pseudonymiser *pseudonymiser, Span study, Span subject)
+{
+	uint8		key[DERIVED_KEY_LENGTH];
+	uint8		hash[MAC_LENGTH];
+	uint64		drawn;
+	int32		days;
+
+	derive_key(pseudonymiser, KEY_DATE_SHIFT, 0, study, key);
+	keyed_hash(pseudonymiser, key, &subject, 1, hash);
+	explicit_bzero(key, sizeof(key));
+	memcpy(&drawn, hash, sizeof(drawn));
+	days = (int32) (pg_ntoh64(drawn) % (2 * MOST_SHIFT_DAYS)) - MOST_SHIFT_DAYS;
+	return days < 0 ? days : days + 1;
 }
 
 /*

@@ -127,7 +127,7 @@ list_node(Listing *listing, const FormNode *group, const FormNode *node,
 	if (node->has & (1 << KEYWORD_REQUIRED))
 		list_required(listing, node, where, path);
 	/* what de-identification takes is asked for, and not judged */
-	if (node->deid != DEID_KEEP)
+	if (!node_is_judged(node))
 		return;
 	path = psprintf("%s/properties%s", path, key);
 	listing->node = node;

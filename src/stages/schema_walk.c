@@ -1271,7 +1271,7 @@ item_instance(Walk *walk, const Instance *group, int at, Instance *item)
 	item->keylen = node->keylen;
 	item->at = at;
 	item->depth = group->depth + 1;
-	item->unknown = node->deid != DEID_KEEP || item->value.kind == VALUE_REMOVED;
+	item->unknown = !node_is_judged(node) || item->value.kind == VALUE_REMOVED;
 	if (node->nchildren > 0 && item->value.kind == VALUE_OBJECT)
 		item->node = node;
 }

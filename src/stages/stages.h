@@ -49,7 +49,8 @@ extern void keyed_hash(Pseudonymiser *pseudonymiser, const uint8 *key,
 					   const Span *parts, int nparts, uint8 *hash);
 extern void pseudonymiser_check(Pseudonymiser *pseudonymiser, int version,
 								uint8 *value);
-extern bool pseudonymise(Pseudonymiser *pseudonymiser, Response *response);
+extern bool pseudonymise(Pseudonymiser *pseudonymiser, bool shifts,
+						 Response *response);
 extern void pseudonym_advance(Pseudonymiser *pseudonymiser, Span study,
 							  int version, char *subject_key);
 
@@ -57,8 +58,12 @@ extern void pseudonym_advance(Pseudonymiser *pseudonymiser, Span study,
 extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 					   Response *response);
 
+/* ---- deid_date.c: dates of the judged response, moved for what comes behind ---- */
+extern void shift_dates(const CompiledForm *form, Response *response);
+
 /* ---- normalise.c: representation, never meaning ---- */
 extern void normalise(const CompiledForm *form, Response *response);
+extern void normalise_value(const FormNode *node, Value *value);
 
 /* ---- validate.c: the keywords of the form ---- */
 extern void validate(const CompiledForm *form, Response *response);

@@ -63,7 +63,7 @@ validate_node(const FormNode *node, Response *response)
 			report(node, KEYWORD_REQUIRED, response);
 		return;
 	}
-	if (node->deid != DEID_KEEP || value->kind == VALUE_REMOVED)
+	if (!node_is_judged(node) || value->kind == VALUE_REMOVED)
 		return;
 
 	if (!type_holds(node, value))

@@ -71,13 +71,42 @@ typedef enum Format
 	FORMAT_UUID
 } Format;
 
+/* What becomes of an answer; deid_rule.c says which items each method takes. */
 typedef enum DeidMethod
 {
 	DEID_KEEP = 0,
 	DEID_REMOVE,				/* the answer is not there any more */
 	DEID_REDACT,				/* a fixed text stands where the answer was */
-	DEID_AGE					/* generalize: a date becomes years of age */
+	DEID_SUBSTITUTE,			/* so does a declared value */
+	DEID_MASK,					/* all but the last characters are covered */
+	DEID_AGE,					/* generalize: a date becomes years of age */
+	DEID_YEAR,					/* generalize: its year */
+	DEID_YEAR_MONTH,			/* generalize: its year and month, as text */
+	DEID_BUCKET,				/* generalize: a number becomes its bucket's lower bound */
+	DEID_ZIP,					/* generalize: the beginning of a postal code */
+	DEID_SHIFT,					/* judged as it is, then moved by the subject's days */
+	DEID_HASH,					/* a keyed hash, in hexadecimal digits */
+	DEID_PERTURB,				/* a number with noise */
+	DEID_ENCRYPT
 } DeidMethod;
+
+#define DEID_METHOD_COUNT (DEID_ENCRYPT + 1)
+
+/* The parameters of an item's method. */
+typedef struct DeidRule
+{
+	DeidMethod	method;
+	int			cap;			/* AGE: the top code, e.g. 90; YEAR: likewise, in
+								 * years before the response was authored; 0: none */
+	int			keep;			/* MASK: last characters; ZIP: first */
+	const char *text;			/* MASK: the character that covers; HASH: the
+								 * domain, or NULL: the item itself */
+	Value		value;			/* SUBSTITUTE: it; BUCKET: the width; PERTURB: the
+								 * range */
+	bool		postal;			/* ZIP: any postal code, not a US one only */
+	const char **restricted;	/* ZIP: what begins so becomes zeros */
+	int			nrestricted;
+} DeidRule;
 
 /* One property: an item, or (with children) a group of items. */
 typedef struct FormNode
@@ -100,7 +129,7 @@ typedef struct FormNode
 	bool		fits_int4;
 
 	DeidMethod	deid;
-	int			deid_cap;		/* age: the top code, e.g. 90 */
+	const DeidRule *deid_rule;	/* NULL: the method has no parameters */
 
 	Value	   *options;		/* enum's values, then const's as the last */
 	int			noptions;		/* of enum */
@@ -136,6 +165,8 @@ typedef struct CompiledForm
 	int			nnormalised;
 	int		   *deidentified;	/* slots with a method other than keep */
 	int			ndeidentified;
+	DeidMethod	authored;		/* of the time at which it was authored */
+	bool		shifts;			/* is any date moved? */
 	bool		needs_payload;	/* rules ask for undeclared keys, too: slots
 								 * alone do not do for validate() */
 	struct Questionnaire *questionnaire;	/* of FHIR; NULL: any other form */
@@ -144,5 +175,12 @@ typedef struct CompiledForm
 } CompiledForm;
 
 extern const char *const keyword_name[KEYWORD_COUNT];
+
+/* Is the answer itself judged?  Any other is not known any more. */
+static inline bool
+node_is_judged(const FormNode *node)
+{
+	return node->deid == DEID_KEEP || node->deid == DEID_SHIFT;
+}
 
 #endif							/* EPRO_ETL_FORM_H */

@@ -79,6 +79,7 @@ message_pack(StringInfo message, int32 form_index, bool ended,
 	appendBinaryStringInfo(message, (const char *) &response->authored, sizeof(TimestampTz));
 	appendStringInfoChar(message, response->authored_isnull);
 	appendBinaryStringInfo(message, response->subject_key, sizeof(response->subject_key));
+	appendBinaryStringInfo(message, (const char *) &response->shift_days, sizeof(response->shift_days));
 	put_findings(message, response->findings);
 	for (int i = 0; !ended && form != NULL && i < form->nnodes; i++)
 		put_value(message, form->nodes[i], &response->values[form->nodes[i]->slot]);
@@ -116,6 +117,8 @@ message_unpack(const char *data, Size len, const CompiledForm *form,
 	response->authored_isnull = *(const char *) get(&cursor, 1);
 	memcpy(response->subject_key, get(&cursor, sizeof(response->subject_key)),
 		   sizeof(response->subject_key));
+	memcpy(&response->shift_days, get(&cursor, sizeof(response->shift_days)),
+		   sizeof(response->shift_days));
 	get_findings(&cursor, response->findings);
 	for (int i = 0; !head.ended && form != NULL && i < form->nnodes; i++)
 		get_value(&cursor, &response->values[form->nodes[i]->slot]);

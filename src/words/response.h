@@ -109,6 +109,8 @@ typedef struct Response
 								 * keys that the form does not declare; NULL:
 								 * it stayed behind, see CompiledForm */
 	char		subject_key[SUBJECT_KEY_LENGTH + 1];
+	int32		shift_days;		/* of the subject; 0: its dates stay, or nothing
+								 * is known of it */
 	FindingList *findings;
 } Response;
 

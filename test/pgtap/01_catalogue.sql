@@ -10,7 +10,7 @@
 -- the settings are known where the library is
 LOAD 'epro_etl';
 BEGIN;
-SELECT plan(31);
+SELECT plan(34);
 
 CREATE TEMP VIEW member AS
     SELECT classid, objid, pg_describe_object(classid, objid, 0) AS told FROM pg_depend
@@ -63,6 +63,12 @@ SELECT bag_eq($$
     ('partial_date_same(a text, b text) -> boolean'),
     ('study_day(date date, reference date) -> integer'),
     ('set_deid(form text, path text, method text, params jsonb) -> void'),
+    ('deid_suits(form text, path text, method text, params jsonb) -> boolean'),
+    ('deid_kinds(form text) -> SETOF record'),
+    ('decrypt_answer(form text, path text, study text, answer text) -> text'),
+    ('apply_deid_profile(form text, profile text, categories jsonb) -> void'),
+    ('deid_report(form text) -> SETOF record'),
+    ('k_anonymity(relation regclass, columns text[], k integer) -> SETOF record'),
     ('set_severity(form text, location text, severity text, reason text, valid_from timestamp with time zone, valid_until timestamp with time zone) -> void'),
     ('create_pipeline(name text, source regclass, columns jsonb, options jsonb) -> void'),
     ('drop_pipeline(name text) -> void'),
@@ -116,6 +122,11 @@ SELECT is(pg_temp.required('add_check'), 'form, check_name, kind, params', 'what
 SELECT is_empty($$ SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'epro_etl'::regnamespace
     AND (p.proname LIKE 'partial\_date\_%' OR p.proname = 'study_day') AND NOT (p.provolatile = 'i' AND p.proparallel = 's' AND p.proisstrict) $$,
     'what edit checks can call is immutable, strict, and safe in parallel');
+SELECT is(pg_temp.required('apply_deid_profile'), 'form, profile', 'what apply_deid_profile() must be given');
+SELECT is(pg_temp.required('k_anonymity'), 'relation, columns', 'what k_anonymity() must be given');
+SELECT is((SELECT string_agg(paragraph || ' ' || category, ', ' ORDER BY paragraph) FROM epro_etl.deid_category),
+    'A names, B geographic, C dates, D telephone, E fax, F email, G ssn, H medical record, I health plan, J account, K license, L vehicle, M device, N url, O ip address, P biometric, Q photograph, R other',
+    'the 18 identifiers of 45 CFR 164.514(b)(2)(i)');
 SELECT is(pg_temp.required('create_pipeline'), 'name, source', 'what create_pipeline() must be given');
 SELECT is(pg_temp.required('add_sink'), 'pipeline, form, target', 'what add_sink() must be given');
 SELECT is((SELECT string_agg(DISTINCT pg_temp.required(f), '|') FROM unnest('{run,start_run,run_job}'::text[]) f), 'pipeline',
@@ -130,7 +141,7 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 
 -- relations
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
-    $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'), ('superseded'),
+    $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('deid_category'), ('deid_profile'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'), ('superseded'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
                ('context_server'), ('severity_overlay'), ('batch_threshold'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
                ('key_version') $$, 'the tables and views of the design');

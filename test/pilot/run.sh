@@ -18,6 +18,7 @@
 #   load.sql       staging, pipeline, sinks and run for one number of workers
 #   check.sql      one load, and a dry run before it, against what was expected
 #   compare.sql    one load against the one with workers => 0
+#   safe_harbor.sql    the same study under a de-identification profile
 #   rules.sql      scores, visit windows and partial dates, declared by their kinds
 #
 # Each verdict is a line "ok ..." or "not ok ...". A script that breaks off is
@@ -58,6 +59,9 @@ main()
 	done
 	for workers in "${worker_counts[@]:1}"; do
 		script compare.sql -v workers="$workers"
+	done
+	for workers in 0 2; do
+		script safe_harbor.sql -v workers="$workers"
 	done
 	script rules.sql
 	closing

@@ -14,7 +14,7 @@ SELECT epro_etl.set_deid('t06', '/a', 'redact');
 SELECT epro_etl.set_deid('t06', '/g', 'redact');
 SELECT epro_etl.set_deid('t06', '/s', 'generalize', '{"to": "age"}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize');
-SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "year"}');
+SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "decade"}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "age", "cap": 0}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '{"to": "age", "cap": "90"}');
 SELECT epro_etl.set_deid('t06', '/dob', 'generalize', '[]');
