@@ -73,6 +73,23 @@ CREATE TABLE epro_etl.deid_rule (
 CREATE UNIQUE INDEX deid_rule_current ON epro_etl.deid_rule (form, path) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.deid_rule IS 'De-identification methods of items; those with removed_at are kept for the ledger and not applied';
 
+-- the order of these columns, and the index, are known to pseudonym.c
+CREATE TABLE epro_etl.pseudonym (
+    domain          text NOT NULL CHECK (domain <> ''),
+    study           text NOT NULL,
+    original        text NOT NULL,
+    code            text NOT NULL UNIQUE CHECK (octet_length(code) BETWEEN 1 AND 64),
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    run_id          bigint
+);
+-- originals can be of any length: the backslashes are doubled for bytea to read, so it is of their bytes
+CREATE UNIQUE INDEX pseudonym_original ON epro_etl.pseudonym
+    (sha256(replace(octet_length(domain)::text || ':' || octet_length(study)::text || ':' || domain || study || original, '\', '\\')::bytea));
+COMMENT ON TABLE epro_etl.pseudonym IS 'Random codes and what they stand for: identifies people, so it is for its owner alone; grant it to nobody';
+COMMENT ON COLUMN epro_etl.pseudonym.domain IS 'Within which an original has one code: of a subject "subject", of an item its form and path, unless set_deid() names another';
+COMMENT ON COLUMN epro_etl.pseudonym.study IS 'Of the response; empty where that names none';
+COMMENT ON COLUMN epro_etl.pseudonym.run_id IS 'The run that made the code; NULL: its owner has entered it';
+
 CREATE TABLE epro_etl.severity_overlay (
     overlay_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     form            text NOT NULL,
@@ -1396,7 +1413,7 @@ BEGIN
     PERFORM epro_etl.compile_form(set_deid.form);
 
     -- what is taken out cannot be judged: say which keywords that silences
-    IF set_deid.method <> 'keep' THEN
+    IF set_deid.method <> 'keep' AND set_deid.path LIKE '/%' THEN
         SELECT f.definition #> (SELECT array_agg(k ORDER BY n, half)
                                 FROM unnest(string_to_array(substr(set_deid.path, 2), '/')) WITH ORDINALITY AS s (step, n),
                                      LATERAL (VALUES (1, 'properties'), (2, replace(replace(step, '~1', '/'), '~0', '~'))) AS h (half, k))
@@ -1415,7 +1432,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION epro_etl.set_deid(text, text, text, jsonb) IS
-    'Sets the de-identification method of an item (by JSON Pointer): keep, remove, redact, or generalize with {"to": "age"}';
+    'Sets the de-identification method of an item (by JSON Pointer): keep, remove, redact, generalize with {"to": "age"}, or pseudonymize with {"domain": "...", "allow_create": true}, also of the path subject';
 
 CREATE FUNCTION epro_etl.create_pipeline(name text, source regclass, columns jsonb DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS void
@@ -1951,9 +1968,9 @@ COMMENT ON FUNCTION epro_etl.wait_run(bigint, interval) IS
 --
 
 -- unlike a CHECK of the table, a domain does not quote what it refuses (COPY does)
-CREATE DOMAIN epro_etl.pseudonym AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{64}$');
-COMMENT ON DOMAIN epro_etl.pseudonym IS 'A subject_key: 64 hexadecimal digits in lower case, as runs make them';
-REVOKE ALL ON TYPE epro_etl.pseudonym FROM PUBLIC;
+CREATE DOMAIN epro_etl.subject_key AS text COLLATE "C" CHECK (VALUE ~ '^([0-9a-f]{64}|[0-9a-f]{32})$');
+COMMENT ON DOMAIN epro_etl.subject_key IS 'A subject_key as runs make them: 64 hexadecimal digits in lower case, or 32 of a random code';
+REVOKE ALL ON TYPE epro_etl.subject_key FROM PUBLIC;
 
 CREATE TABLE epro_etl.study (
     study           text PRIMARY KEY CHECK (study <> ''),
@@ -1965,7 +1982,7 @@ COMMENT ON TABLE epro_etl.study IS 'Studies; a role sees those of which a site i
 
 CREATE TABLE epro_etl.participant (
     study           text NOT NULL,
-    subject_key     epro_etl.pseudonym NOT NULL,
+    subject_key     epro_etl.subject_key NOT NULL,
     site            text NOT NULL,
     status          text,
     enrolled_on     date,
@@ -2964,6 +2981,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.pseudonym', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.sink', '');

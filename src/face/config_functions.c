@@ -27,6 +27,7 @@ static const char *const deid_method_name[] = {
 	[DEID_REMOVE] = "remove",
 	[DEID_REDACT] = "redact",
 	[DEID_AGE] = "generalize",
+	[DEID_PSEUDONYMIZE] = "pseudonymize",
 };
 
 static void put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,

@@ -104,6 +104,7 @@ do_run(const RunRequest *request, RunResult *result)
 		}
 	}
 	pseudonymiser_wipe(run.pseudonymiser);
+	run_wipe_codes(&run);
 
 	result->remaining = outcome == OUTCOME_NONE ? claim_skipped(run.claim) :
 		source_rows(run.pipeline->source.relid);

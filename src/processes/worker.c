@@ -133,6 +133,7 @@ work(void)
 	run_begin(&run, &shared->ranges);
 	do_chunks(&run);
 	pseudonymiser_wipe(run.pseudonymiser);
+	run_wipe_codes(&run);
 	pg_atomic_fetch_add_u64(&shared->skipped_rows, (uint64) claim_skipped(run.claim));
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

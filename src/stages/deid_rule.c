@@ -7,13 +7,21 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "stages/form.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "words/form.h"
 
 /* top code of an age when set_deid() names none (HIPAA: 90 and over) */
 #define DEFAULT_AGE_CAP 90
 
+/* of the codes of subjects, unless set_deid() names another: the same in all forms */
+#define SUBJECT_DOMAIN "subject"
+
+static void deidentify_subject(CompiledForm *form, const char *method, Jsonb *params);
+static void pseudonymize_node(CompiledForm *form, FormNode *node, Jsonb *params);
+static void read_code_params(Jsonb *params, const char **domain, bool *creates);
 static void remove_group(FormNode *group);
 
 /*
@@ -30,6 +38,11 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 	JsonbValue	value;
 	bool		to_age = false;
 
+	if (strcmp(path, "subject") == 0)
+	{
+		deidentify_subject(form, method, params);
+		return;
+	}
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		if (strcmp(form->nodes[i]->pointer, path) == 0)
@@ -50,6 +63,12 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameters of a de-identification method must be a JSON object")));
 
+	if (strcmp(method, "pseudonymize") == 0)
+	{
+		pseudonymize_node(form, node, params);
+		form_collect_slots(form);
+		return;
+	}
 	node->deid_cap = DEFAULT_AGE_CAP;
 	(void) JsonbIteratorNext(&iterator, &key, false);
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
@@ -103,8 +122,83 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown de-identification method \"%s\"", method),
-				 errhint("The methods are keep, remove, redact and generalize.")));
+				 errhint("The methods are keep, remove, redact, generalize and pseudonymize.")));
 	form_collect_slots(form);
+}
+
+/* How a subject is replaced: by a derived key, as without a rule, or a random code. */
+static void
+deidentify_subject(CompiledForm *form, const char *method, Jsonb *params)
+{
+	bool		is_random = strcmp(method, "pseudonymize") == 0;
+
+	if (!is_random && (strcmp(method, "cryptoHash") != 0 || !JB_ROOT_IS_OBJECT(params) || JB_ROOT_COUNT(params) > 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the subject cannot be de-identified by method \"%s\" with these parameters", method),
+				 errhint("Use \"pseudonymize\" for a random code, or \"cryptoHash\" without parameters for the derived key that it has without a rule.")));
+	if (!is_random)
+		return;
+	form->subject_domain = SUBJECT_DOMAIN;
+	read_code_params(params, &form->subject_domain, &form->subject_creates);
+}
+
+/* An item becomes a text, which is its code. */
+static void
+pseudonymize_node(CompiledForm *form, FormNode *node, Jsonb *params)
+{
+	StringInfoData domain;
+
+	if (node->type != ITEM_TEXT && node->type != ITEM_INTEGER)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("item \"%s\" is neither a text nor a whole number and cannot have a code", node->pointer)));
+	/* as JSON, so that no other form and path read the same */
+	initStringInfo(&domain);
+	appendStringInfoChar(&domain, '[');
+	escape_json(&domain, form->name);
+	appendStringInfoString(&domain, ", ");
+	escape_json(&domain, node->pointer);
+	appendStringInfoChar(&domain, ']');
+	node->deid_domain = domain.data;
+	read_code_params(params, &node->deid_domain, &node->deid_creates);
+	node->deid = DEID_PSEUDONYMIZE;
+	node->deid_whole = node->type == ITEM_INTEGER;
+	node->type = ITEM_TEXT;
+	/* a code of digits alone is none the less a text */
+	if (node->types != 0)
+		node->types = TYPE_STRING | (node->types & TYPE_NULL);
+	form->has_coded_items = true;
+}
+
+/* {"domain": "...", "allow_create": true} */
+static void
+read_code_params(Jsonb *params, const char **domain, bool *creates)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&params->root);
+	JsonbValue	key;
+	JsonbValue	value;
+
+	*creates = true;
+	if (!JB_ROOT_IS_OBJECT(params))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameters of a de-identification method must be a JSON object")));
+	(void) JsonbIteratorNext(&iterator, &key, false);
+	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
+	{
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		if (jsonb_text_is(&key, "domain") && value.type == jbvString && value.val.string.len > 0)
+			*domain = jsonb_text(&value);
+		else if (jsonb_text_is(&key, "allow_create") && value.type == jbvBool)
+			*creates = value.val.boolean;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("method \"%s\" does not take the parameter \"%s\", or not with this value",
+							"pseudonymize", jsonb_text(&key)),
+					 errhint("It takes {\"domain\": \"...\", \"allow_create\": true}.")));
+	}
 }
 
 /* Removes an item, or a group with all that is in it. */

@@ -100,13 +100,14 @@ pseudonymiser_wipe(Pseudonymiser *pseudonymiser)
 /*
  * Makes the subject key and applies each item's method.  Returns false, with
  * a finding, when there is no subject to make a key of.  Without a pseudonymiser
- * none is asked for.
+ * and codes none is asked for.
  */
 bool
 deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
-		   Response *response)
+		   CodeBook *codes, Response *response)
 {
-	if (pseudonymiser != NULL && !pseudonymise(pseudonymiser, response))
+	if (pseudonymiser != NULL &&
+		!(pseudonymise(pseudonymiser, response) && pseudonymize_subject(form, codes, response)))
 		return false;
 
 	for (int i = 0; i < form->ndeidentified; i++)
@@ -133,6 +134,9 @@ deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 				break;
 			case DEID_AGE:
 				generalise_age(node, value, response);
+				break;
+			case DEID_PSEUDONYMIZE:
+				pseudonymize_item(node, codes, value, response);
 				break;
 		}
 	}

@@ -16,6 +16,7 @@
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "parser/parse_node.h"
+#include "words/codes.h"
 #include "words/response.h"
 
 /* ---- decode.c: payload to values ---- */
@@ -27,7 +28,15 @@ typedef struct Pseudonymiser Pseudonymiser;
 extern Pseudonymiser *pseudonymiser_create(const uint8 *key, size_t len);
 extern void pseudonymiser_wipe(Pseudonymiser *pseudonymiser);
 extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
-					   Response *response);
+					   CodeBook *codes, Response *response);
+
+/* ---- pseudonymize.c: its part that puts random codes ---- */
+extern void pseudonymize_collect(const CompiledForm *form, const Response *response,
+								 bool decoded, CodeBook *codes);
+extern bool pseudonymize_subject(const CompiledForm *form, CodeBook *codes,
+								 Response *response);
+extern void pseudonymize_item(const FormNode *node, CodeBook *codes, Value *value,
+							  Response *response);
 
 /* ---- normalise.c: representation, never meaning ---- */
 extern void normalise(const CompiledForm *form, Response *response);

@@ -69,7 +69,8 @@ typedef enum DeidMethod
 	DEID_KEEP = 0,
 	DEID_REMOVE,				/* the answer is not there any more */
 	DEID_REDACT,				/* a fixed text stands where the answer was */
-	DEID_AGE					/* generalize: a date becomes years of age */
+	DEID_AGE,					/* generalize: a date becomes years of age */
+	DEID_PSEUDONYMIZE			/* a random code, the same each time */
 } DeidMethod;
 
 /* One property: an item, or (with children) a group of items. */
@@ -92,6 +93,9 @@ typedef struct FormNode
 
 	DeidMethod	deid;
 	int			deid_cap;		/* age: the top code, e.g. 90 */
+	const char *deid_domain;	/* pseudonymize: within which a code stands for one thing */
+	bool		deid_creates;	/* and whether what has none gets one */
+	bool		deid_whole;		/* and whether a text may be a whole number */
 
 	Value	   *options;		/* enum's values, then const's as the last */
 	int			noptions;		/* of enum */
@@ -127,6 +131,10 @@ typedef struct CompiledForm
 	int			nnormalised;
 	int		   *deidentified;	/* slots with a method other than keep */
 	int			ndeidentified;
+	const char *subject_domain; /* of a random code in place of the subject's key;
+								 * or NULL */
+	bool		subject_creates;
+	bool		has_coded_items;	/* items of DEID_PSEUDONYMIZE */
 	bool		needs_payload;	/* rules ask for undeclared keys, too: slots
 								 * alone do not do for validate() */
 	struct Questionnaire *questionnaire;	/* of FHIR; NULL: any other form */
