@@ -131,6 +131,8 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 					 form_node_is_item(node) ?
 					 format_type_be(item_type_oid(node->type, node->fits_int4)) : "a group of items");
 	}
+	if (form->subject_domain != NULL)
+		put_rule(rsinfo, "deidentify", NULL, deid_method_name[DEID_PSEUDONYMIZE], NULL, NULL);
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		if (form->nodes[i]->deid != DEID_KEEP)
@@ -188,7 +190,8 @@ put_rule(ReturnSetInfo *rsinfo, const char *stage, const FormNode *node,
 	bool		nulls[5] = {false};
 
 	values[0] = CStringGetTextDatum(stage);
-	values[1] = CStringGetTextDatum(node->pointer);
+	/* without a node: the subject, by the name that set_deid() has for it */
+	values[1] = CStringGetTextDatum(node ? node->pointer : "subject");
 	values[2] = CStringGetTextDatum(rule);
 	nulls[3] = severity == NULL;
 	values[3] = nulls[3] ? (Datum) 0 : CStringGetTextDatum(severity);

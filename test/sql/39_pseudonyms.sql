@@ -28,6 +28,7 @@ SELECT epro_etl.set_deid('t39', '/g/e', 'pseudonymize', '{"domain": "listed", "a
 SELECT epro_etl.set_deid('t39_b', 'subject', 'pseudonymize', '{"allow_create": true}');
 SELECT epro_etl.set_deid('t39_b', '/mrn', 'pseudonymize');
 SELECT name, type, deidentify FROM epro_etl.form_items('t39') WHERE deidentify <> 'keep';
+SELECT location, rule FROM epro_etl.explain_form('t39') WHERE stage = 'deidentify';
 SELECT epro_etl.create_sink('t39', 't39', 't39');
 SELECT epro_etl.create_sink('t39', 't39_b', 't39_b');
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 't39'::regclass AND attname IN ('mrn', 'partner', 'ward', 'g_e') ORDER BY 1;
@@ -93,8 +94,8 @@ SELECT count(*) AS otherwise FROM t39 x JOIN t39 y ON y.source_id = x.source_id 
     WHERE (x.subject_key, x.mrn, x.partner, x.ward) IS DISTINCT FROM (y.subject_key, y.mrn, y.partner, y.ward);
 SELECT g_e, (SELECT original FROM codes WHERE code = subject_key) AS subject FROM t39 WHERE source_id IN (12, 18) ORDER BY source_id;
 -- nothing of it is anywhere else
-SELECT count(*) AS leaks FROM (SELECT t39::text AS line FROM t39 UNION ALL SELECT f::text FROM epro_etl.finding f
-    UNION ALL SELECT h::text FROM epro_etl.run_history h) AS everything WHERE line ~ 'SECRET|P-[0-9]|M-[0-9]|listed';
+SELECT count(*) AS leaks FROM (SELECT t39::text AS line FROM t39 UNION ALL SELECT f::text FROM epro_etl.finding f WHERE form ~ '^t39'
+    UNION ALL SELECT h::text FROM epro_etl.run_history h WHERE pipeline = 't39') AS everything WHERE line ~ 'SECRET|P-[0-9]|M-[0-9]|listed';
 
 -- originals of all kinds and lengths keep their codes apart
 TRUNCATE staging, t39;
