@@ -78,7 +78,8 @@ CREATE TABLE epro_etl.pseudonym (
     domain          text NOT NULL CHECK (domain <> ''),
     study           text NOT NULL,
     original        text NOT NULL,
-    code            text NOT NULL UNIQUE CHECK (octet_length(code) BETWEEN 1 AND 64),
+    -- what normalisation leaves alone, and a subject_key has room for
+    code            text COLLATE "C" NOT NULL UNIQUE CHECK (code ~ '^[!-~]{1,64}$'),
     created_at      timestamptz NOT NULL DEFAULT now(),
     run_id          bigint
 );

@@ -86,13 +86,18 @@ SELECT b.subject_key = t.subject_key AS same_subject_in_both_forms, b.mrn <> t.m
 UPDATE epro_etl.quarantine SET original = jsonb_set(original, '{payload}', '{"mrn": "M-9", "a": 1}') WHERE source_id = '18';
 CREATE TABLE before AS TABLE codes;
 SELECT epro_etl.requeue('t39');
+-- the owner's own codes; a code of digits stays a text
+\set VERBOSITY terse
 INSERT INTO epro_etl.pseudonym (domain, study, original, code) VALUES ('listed', 'ST1', 'unlisted', 'by hand');
+\set VERBOSITY default
+INSERT INTO epro_etl.pseudonym (domain, study, original, code) VALUES ('listed', 'ST1', 'unlisted', 'by-hand'), ('ward', 'ST9', '7', '007.0');
+INSERT INTO staging (id, study, form, subject, payload) VALUES (200, 'ST9', 't39', 'P-1', '{"ward": " 7.0 "}');
 INSERT INTO staging (id, study, form, subject, payload) SELECT 100 + id, study, form, subject, payload FROM raw WHERE id <= 8;
 SELECT status, claimed, loaded, rejected FROM epro_etl.run('t39', workers => 2);
-SELECT count(*) AS changed FROM before b FULL JOIN codes c USING (domain, study, original) WHERE b.code IS DISTINCT FROM c.code AND c.code <> 'by hand';
+SELECT count(*) AS changed FROM before b FULL JOIN codes c USING (domain, study, original) WHERE b.code IS DISTINCT FROM c.code AND c.code <> 'by-hand' AND c.study <> 'ST9';
 SELECT count(*) AS otherwise FROM t39 x JOIN t39 y ON y.source_id = x.source_id + 100
     WHERE (x.subject_key, x.mrn, x.partner, x.ward) IS DISTINCT FROM (y.subject_key, y.mrn, y.partner, y.ward);
-SELECT g_e, (SELECT original FROM codes WHERE code = subject_key) AS subject FROM t39 WHERE source_id IN (12, 18) ORDER BY source_id;
+SELECT g_e, ward, (SELECT original FROM codes WHERE code = subject_key) AS subject FROM t39 WHERE source_id IN (12, 18, 200) ORDER BY source_id;
 -- nothing of it is anywhere else
 SELECT count(*) AS leaks FROM (SELECT t39::text AS line FROM t39 UNION ALL SELECT f::text FROM epro_etl.finding f WHERE form ~ '^t39'
     UNION ALL SELECT h::text FROM epro_etl.run_history h WHERE pipeline = 't39') AS everything WHERE line ~ 'SECRET|P-[0-9]|M-[0-9]|listed';

@@ -285,11 +285,11 @@ sub deadlock
 	$look->query(q{SELECT epro_etl.create_pipeline('mood_b', 'staging_b', '{"id": "response_id"}'); SELECT epro_etl.add_sink('mood_b', 'MOOD', 'sink_b')});
 	more(1, 50, 50, 1);
 	# the last in the order first; then the worker, which has all but that; then all
-	$one->query(q{BEGIN; SET LOCAL deadlock_timeout = '1h'; INSERT INTO staging_b SELECT response_id, study, form, subject, visit, authored, '{"mood01": 1, "note": "CANARY other"}' FROM staging ORDER BY subject COLLATE "C" DESC LIMIT 1; SELECT epro_etl.run('mood_b', workers => 0)});
+	$one->query(q{BEGIN; SET LOCAL deadlock_timeout = '1h'; INSERT INTO staging_b SELECT response_id, study, form, subject, visit, authored, '{"mood01": 1, "note": "other"}' FROM staging ORDER BY subject COLLATE "C" DESC LIMIT 1; SELECT epro_etl.run('mood_b', workers => 0)});
 	$two->send(q{SELECT status, loaded FROM epro_etl.run('mood', workers => 1)});
 	ok(until_true($look, q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted}), 'deadlock: the worker waits');
 	# committed in staging_b alone, so that the inline run asks for what the worker holds
-	$one->query(q{INSERT INTO staging_b SELECT 1000 + response_id, study, form, subject, visit, authored, '{"mood01": 1, "note": "CANARY other"}' FROM staged ORDER BY subject COLLATE "C" LIMIT 1});
+	$one->query(q{INSERT INTO staging_b SELECT 1000 + response_id, study, form, subject, visit, authored, '{"mood01": 1, "note": "other"}' FROM staged ORDER BY subject COLLATE "C" LIMIT 1});
 	$one->query(q{INSERT INTO put_in SELECT 'b', response_id, payload FROM staging_b});
 	is($one->query(q{SELECT status, loaded FROM epro_etl.run('mood_b', workers => 0)}), 'succeeded|1', 'deadlock: the transaction goes on');
 	$one->query('DELETE FROM staging_b; DELETE FROM sink_b; DELETE FROM put_in WHERE source = \'b\'; COMMIT');
