@@ -75,7 +75,7 @@ static void close_table(CodeTable *table);
 static void find_codes(CodeTable *table, Code **wanted, int n);
 static void find_code(CodeTable *table, Code *code, Snapshot snapshot);
 static void make_code(CodeTable *table, Code *code);
-static bool insert_code(CodeTable *table, const Code *code, const char *text);
+static bool insert_code(CodeTable *table, const Code *code, const char *text, bool wait);
 static void draw_code(char *text);
 static bytea *digest_of(CodeTable *table, const CodeName *name);
 static bool is_text(TupleTableSlot *slot, int column, Span expected);
@@ -214,7 +214,8 @@ make_code(CodeTable *table, Code *code)
 	for (int tries = 0; tries < MOST_TRIES; tries++)
 	{
 		draw_code(text);
-		if (insert_code(table, code, text))
+		/* it was not there a moment ago: mostly there is nobody to wait for */
+		if (insert_code(table, code, text, tries > 0))
 		{
 			strlcpy(code->text, text, sizeof(code->text));
 			return;
@@ -230,10 +231,11 @@ make_code(CodeTable *table, Code *code)
 
 /*
  * Inserts a row; false when there is another for the same original, or with the
- * same code.  Waits for the end of a transaction that is making such a one.
+ * same code.  With wait, looks for such a one first, and waits for the end of a
+ * transaction that is making it.
  */
 static bool
-insert_code(CodeTable *table, const Code *code, const char *text)
+insert_code(CodeTable *table, const Code *code, const char *text, bool wait)
 {
 	MemoryContext caller = MemoryContextSwitchTo(table->scratch);
 	Datum		values[COLUMN_COUNT];
@@ -253,7 +255,7 @@ insert_code(CodeTable *table, const Code *code, const char *text)
 	table->made->tts_tableOid = RelationGetRelid(table->relation);
 
 	ItemPointerSetInvalid(&table->made->tts_tid);
-	if (epro_finds_conflict(table->target, table->made, table->estate, &other))
+	if (wait && epro_finds_conflict(table->target, table->made, table->estate, &other))
 		conflict = true;
 	else
 	{
