@@ -44,7 +44,7 @@ CREATE FUNCTION stage_subjects(first bigint, last bigint, subjects int, notes in
 CREATE TABLE staged AS TABLE staging;
 SQL
 
-parts('main', qw(two_workers two_runs rolled_back a_dead_try streams by_address killed deadlock in_one_snapshot not_created requeued dumped logs));
+parts('main', qw(two_workers two_runs rolled_back a_dead_try streams by_address killed deadlock in_one_snapshot not_created deferred requeued dumped logs));
 $_->close foreach ($look, $one, $two);
 $node->stop('fast');
 unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|was terminated by signal (?!9)/, 'no process crashed');
@@ -357,6 +357,47 @@ sub not_created
 		is($one->query(q{SELECT status, loaded, rejected FROM epro_etl.run('mood', workers => 2)}), 'succeeded|50|0', "$name: and loaded");
 		codes_ok("$name, requeued", 25);
 	}
+	return;
+}
+
+# A pipeline that judges before it takes: what is deferred has its code, and keeps
+# it when its reference answers.
+sub deferred
+{
+	$look->query(q{CREATE TABLE reference (wait int); INSERT INTO reference VALUES (0);
+		CREATE FUNCTION known(bigint) RETURNS boolean STABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(wait) FROM public.reference; RETURN true; END'});
+	$look->query(q{SELECT epro_etl.add_lookup('MOOD', 'known', 'public.known(mood01)', timeout => '200 ms')});
+	foreach my $stages (undef, '{"store": 1}', '{"decode": 1, "deidentify": 1, "validate": 1, "store": 1}')
+	{
+		my $name = 'deferred, ' . ($stages || 'batch');
+
+		anew(1, 60, 10, 5);
+		$look->query('UPDATE reference SET wait = 60');
+		if (defined $stages)
+		{
+			ok(start_stream($one, $stages), "$name: it runs");
+			ok(until_true($look, 'SELECT count(*) FROM epro_etl.pseudonym', 15), "$name: codes are made");
+		}
+		else
+		{
+			is($one->query(q{SELECT status, loaded, deferred FROM epro_etl.run('mood', workers => 1)}), 'succeeded|0|60', "$name: nothing is loaded");
+		}
+		my $before = $look->query('SELECT string_agg(code, $$,$$ ORDER BY code) FROM epro_etl.pseudonym');
+		is($look->query('SELECT count(*) FROM staging'), 60, "$name: all stay");
+		$look->query('UPDATE reference SET wait = 0');
+		if (defined $stages)
+		{
+			ok(await_arrived($look, 60), "$name: all arrives");
+			stop_stream_ok($one, $name);
+		}
+		else
+		{
+			is($one->query(q{SELECT status, loaded FROM epro_etl.run('mood', workers => 2)}), 'succeeded|60', "$name: loaded");
+		}
+		is($look->query('SELECT string_agg(code, $$,$$ ORDER BY code) FROM epro_etl.pseudonym'), $before, "$name: with the codes that they had");
+		codes_ok($name, 15);
+	}
+	$look->query(q{SELECT epro_etl.remove_edit_check('MOOD', 'known'); DROP FUNCTION known; DROP TABLE reference});
 	return;
 }
 
