@@ -73,6 +73,24 @@ CREATE TABLE epro_etl.deid_rule (
 CREATE UNIQUE INDEX deid_rule_current ON epro_etl.deid_rule (form, path) WHERE removed_at IS NULL;
 COMMENT ON TABLE epro_etl.deid_rule IS 'De-identification methods of items; those with removed_at are kept for the ledger and not applied';
 
+-- the order of these columns, and the index, are known to pseudonym.c
+CREATE TABLE epro_etl.pseudonym (
+    domain          text NOT NULL CHECK (domain <> ''),
+    study           text NOT NULL,
+    original        text NOT NULL,
+    -- what normalisation leaves alone, and a subject_key has room for
+    code            text COLLATE "C" NOT NULL UNIQUE CHECK (code ~ '^[!-~]{1,64}$'),
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    run_id          bigint
+);
+-- originals can be of any length: the backslashes are doubled for bytea to read, so it is of their bytes
+CREATE UNIQUE INDEX pseudonym_original ON epro_etl.pseudonym
+    (sha256(replace(octet_length(domain)::text || ':' || octet_length(study)::text || ':' || domain || study || original, '\', '\\')::bytea));
+COMMENT ON TABLE epro_etl.pseudonym IS 'Random codes and what they stand for: identifies people, so it is for its owner alone; grant it to nobody';
+COMMENT ON COLUMN epro_etl.pseudonym.domain IS 'Within which an original has one code: of a subject "subject", of an item its form and path, unless set_deid() names another';
+COMMENT ON COLUMN epro_etl.pseudonym.study IS 'Of the response; empty where that names none';
+COMMENT ON COLUMN epro_etl.pseudonym.run_id IS 'The run that made the code; NULL: its owner has entered it';
+
 CREATE TABLE epro_etl.severity_overlay (
     overlay_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     form            text NOT NULL,
@@ -2304,9 +2322,9 @@ COMMENT ON FUNCTION epro_etl.wait_run(bigint, interval) IS
 --
 
 -- unlike a CHECK of the table, a domain does not quote what it refuses (COPY does)
-CREATE DOMAIN epro_etl.pseudonym AS text COLLATE "C" CHECK (VALUE ~ '^[0-9a-f]{64}$');
-COMMENT ON DOMAIN epro_etl.pseudonym IS 'A subject_key: 64 hexadecimal digits in lower case, as runs make them';
-REVOKE ALL ON TYPE epro_etl.pseudonym FROM PUBLIC;
+CREATE DOMAIN epro_etl.subject_key AS text COLLATE "C" CHECK (VALUE ~ '^([0-9a-f]{64}|[0-9a-f]{32})$');
+COMMENT ON DOMAIN epro_etl.subject_key IS 'A subject_key as runs make them: 64 hexadecimal digits in lower case, or 32 of a random code';
+REVOKE ALL ON TYPE epro_etl.subject_key FROM PUBLIC;
 
 CREATE TABLE epro_etl.study (
     study           text PRIMARY KEY CHECK (study <> ''),
@@ -2318,7 +2336,7 @@ COMMENT ON TABLE epro_etl.study IS 'Studies; a role sees those of which a site i
 
 CREATE TABLE epro_etl.participant (
     study           text NOT NULL,
-    subject_key     epro_etl.pseudonym NOT NULL,
+    subject_key     epro_etl.subject_key NOT NULL,
     site            text NOT NULL,
     status          text,
     enrolled_on     date,
@@ -3349,6 +3367,7 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.form', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.edit_check', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_rule', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.deid_profile', 'WHERE NOT shipped');
+SELECT pg_catalog.pg_extension_config_dump('epro_etl.pseudonym', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.severity_overlay', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.batch_threshold', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.pipeline', '');

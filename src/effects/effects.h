@@ -51,6 +51,9 @@ extern int	keyring_version(void);
 extern void keyring_verify(Pseudonymiser *pseudonymiser, int version);
 extern int	keyring_rotate(Pseudonymiser *pseudonymiser, const char *note);
 
+/* ---- pseudonym.c: random codes, and what they stand for ---- */
+extern void pseudonyms_resolve(CodeBook *codes, int64 run_id, bool create);
+
 /* ---- internal.c: acting as the extension's owner, for its own tables ---- */
 typedef struct OwnerScope
 {
@@ -142,6 +145,7 @@ extern void claim_let_go(Claim *claim, int n);
 extern void claim_rewind(Claim *claim);
 extern void claim_accept(Claim *claim);
 extern void claim_read(Claim *claim, HeapTuple row, Response *response);
+extern void claim_read_names(Claim *claim, HeapTuple row, Response *response);
 extern Datum claim_id(Claim *claim, HeapTuple row, Oid *type, bool *isnull);
 extern Jsonb *claim_original(Claim *claim, HeapTuple row);
 extern void push_column(JsonbParseState **state, Oid type, Datum given);

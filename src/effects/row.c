@@ -26,11 +26,8 @@ claim_read(Claim *claim, HeapTuple row, Response *response)
 	int			payload = claim->attnum[ROLE_PAYLOAD] - 1;
 	int			authored = claim->attnum[ROLE_AUTHORED] - 1;
 
-	deform(claim, row);
+	claim_read_names(claim, row, response);
 	response->source_id = read_text(claim, ROLE_ID);
-	response->study = read_text(claim, ROLE_STUDY);
-	response->form_name = read_text(claim, ROLE_FORM);
-	response->subject = read_text(claim, ROLE_SUBJECT);
 	response->visit = read_text(claim, ROLE_VISIT);
 
 	response->authored_isnull = authored < 0 || claim->nulls[authored];
@@ -66,6 +63,16 @@ claim_read(Claim *claim, HeapTuple row, Response *response)
 			response->payload.len = (int) VARSIZE_ANY_EXHDR(whole);
 		}
 	}
+}
+
+/* Of a claimed row only what says whose it is and of which form. */
+void
+claim_read_names(Claim *claim, HeapTuple row, Response *response)
+{
+	deform(claim, row);
+	response->study = read_text(claim, ROLE_STUDY);
+	response->form_name = read_text(claim, ROLE_FORM);
+	response->subject = read_text(claim, ROLE_SUBJECT);
 }
 
 /* The id of a claimed row, in its own type. */

@@ -457,7 +457,7 @@ fact_datum(const Sink *sink, const SinkColumn *column, const Response *response,
 			span_value(&value, response->study.data, response->study.len);
 			break;
 		case FACT_SUBJECT_KEY:
-			span_value(&value, response->subject_key, SUBJECT_KEY_LENGTH);
+			span_value(&value, response->subject_key, (int) strlen(response->subject_key));
 			break;
 		case FACT_FORM:
 			text_value(&value, facts->form->name);

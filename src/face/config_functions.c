@@ -133,6 +133,8 @@ epro_etl_form_rules(PG_FUNCTION_ARGS)
 					 form_node_is_item(node) ?
 					 format_type_be(item_type_oid(node->type, node->fits_int4)) : "a group of items");
 	}
+	if (form->subject_domain != NULL)
+		put_rule(rsinfo, "deidentify", "subject", deid_method_name(DEID_PSEUDONYMIZE), NULL, NULL);
 	for (int i = 0; i < form->nnodes; i++)
 	{
 		const FormNode *node = form->nodes[i];

@@ -70,6 +70,8 @@ run_begin(Run *run, BlockRanges *ranges)
 	/* what judging can leave in the source is taken out of it afterwards */
 	run->claim = claim_create(&run->pipeline->source, ranges,
 							  run->dry_run || run->pipeline->defers);
+	if (run->pipeline->has_codes)
+		run->codes = codebook_create();
 	lookups_forget();
 	initStringInfo(&run->message);
 }
@@ -125,6 +127,67 @@ run_stages(Run *run)
 	PG_END_TRY();
 }
 
+/*
+ * Will a stage group that stores nothing ask for codes, of the parcels at hand?
+ * What came as an address is de-identified here again.
+ */
+bool
+run_asks_for_codes(const Run *run)
+{
+	if (run->codes == NULL || run->last < STAGE_DEIDENTIFY || run->last == STAGE_STORE)
+		return false;
+	for (int i = 0; i < run->nparcels; i++)
+	{
+		const Parcel *parcel = &run->parcels[i];
+
+		if (run->first <= STAGE_DEIDENTIFY || !message_head(parcel->message, parcel->len).has_body)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Makes the codes that such a group is about to ask for, in the current
+ * transaction, which has to commit before anything is sent on.
+ */
+void
+run_resolve(Run *run)
+{
+	MemoryContext memory = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		Chunk		chunk = {0};
+		MemoryContext caller = begin_chunk(run, &chunk);
+
+		codebook_trim(run->codes);
+		claim_parcels(&chunk);
+		resolve_codes(&chunk);
+		MemoryContextSwitchTo(caller);
+	}
+	PG_CATCH();
+	{
+		rethrow_without_data(error_take(memory));
+	}
+	PG_END_TRY();
+}
+
+/* The transaction has rolled back, and with it the codes that it made. */
+void
+run_forget_codes(Run *run)
+{
+	if (run->codes != NULL)
+		codebook_forget(run->codes);
+}
+
+/* The run has ended: no original stays in memory. */
+void
+run_wipe_codes(Run *run)
+{
+	if (run->codes != NULL)
+		codebook_wipe(run->codes);
+}
+
 static int
 do_chunk(Run *run, Counts *counts)
 {
@@ -132,6 +195,8 @@ do_chunk(Run *run, Counts *counts)
 	MemoryContext caller = begin_chunk(run, &chunk);
 	int			seen;
 
+	if (run->codes != NULL)
+		codebook_trim(run->codes);
 	progress_phase(run->progress, PHASE_CLAIMING);
 	if (run->parcels != NULL)
 		claim_parcels(&chunk);
@@ -142,6 +207,7 @@ do_chunk(Run *run, Counts *counts)
 	if (seen > 0)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
+		resolve_codes(&chunk);
 		judge_rows(&chunk);
 		if (run->tally != NULL)
 			tally_rows(&chunk);

@@ -81,6 +81,7 @@ extern const Step first_step[STAGE_COUNT];
 extern void refuse_swallowed_cancel(const Chunk *chunk, bool by_budgets);
 
 /* ---- judge.c ---- */
+extern void resolve_codes(Chunk *chunk);
 extern void judge_rows(Chunk *chunk);
 
 /* ---- threshold.c ---- */

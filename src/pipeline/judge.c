@@ -7,6 +7,10 @@
  * error by rolling back to somewhere.  So the chunk is judged inside a
  * subtransaction, which writes nothing and costs no transaction id.  After an
  * error another is opened, and judging goes on behind the step that failed.
+ *
+ * Where rules ask for random codes, a first pass only collects what for, so that
+ * all can be settled at once.  It leaves no other trace: the judging meets each
+ * row, and whatever is wrong with it, again.
  */
 #include "postgres.h"
 
@@ -21,6 +25,8 @@
 /* of the buffer that messages are packed in, times the bound */
 #define MOST_KEPT 8
 
+static void collect_originals(Chunk *chunk);
+static void collect_row(Chunk *chunk);
 static void judge_row(Chunk *chunk);
 static void do_step(Chunk *chunk);
 static void read_row(Chunk *chunk);
@@ -89,6 +95,101 @@ judge_rows(Chunk *chunk)
 	}
 }
 
+/*
+ * Makes or finds the codes that judging is going to ask for, outside of its
+ * subtransactions.  A dry run makes none that stay.
+ */
+void
+resolve_codes(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+
+	if (run->codes == NULL)
+		return;
+	collect_originals(chunk);
+	pseudonyms_resolve(run->codes, run->run_id, !run->dry_run);
+}
+
+static void
+collect_originals(Chunk *chunk)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	while (chunk->at < chunk->n)
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(memory);
+		PG_TRY();
+		{
+			for (; chunk->at < chunk->n; chunk->at++)
+			{
+				CHECK_FOR_INTERRUPTS();
+				chunk->mark = cancel_mark();
+				MemoryContextReset(chunk->run->row_memory);
+				MemoryContextSwitchTo(chunk->run->row_memory);
+				collect_row(chunk);
+				MemoryContextSwitchTo(memory);
+			}
+			ReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(memory);
+			CurrentResourceOwner = owner;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error = error_take(memory);
+
+			RollbackAndReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(memory);
+			CurrentResourceOwner = owner;
+			if (chunk->at == chunk->n || !error_is_datas(error->sqlerrcode))
+				ReThrowError(error);
+			refuse_swallowed_cancel(chunk, true);
+			/* it cannot be read: for the judging to say */
+			chunk->at++;
+		}
+		PG_END_TRY();
+	}
+	chunk->at = 0;
+	chunk->step = STEP_READ;
+	chunk->run->findings.n = 0;
+}
+
+/* Of one response, as far as this worker de-identifies it. */
+static void
+collect_row(Chunk *chunk)
+{
+	Run		   *run = chunk->run;
+	Response   *response = &run->response;
+	Row		   *row = &chunk->rows[chunk->at];
+	Row			untouched = *row;
+	bool		has_body = row->parcel != NULL &&
+		message_head(row->parcel->message, row->parcel->len).has_body;
+	PipelineForm *form;
+
+	if (has_body && run->first > STAGE_DEIDENTIFY)
+		return;
+	if (!has_body)
+	{
+		memset(response, 0, sizeof(*response));
+		claim_read_names(run->claim, row->original, response);
+		form = response->form_name.data ? find_form(run->pipeline, response->form_name) : NULL;
+		if (form == NULL || (form->form->subject_domain == NULL && !form->form->has_coded_items))
+			return;
+		if (!form->form->has_coded_items)
+		{
+			pseudonymize_collect(form->form, response, false, run->codes);
+			return;
+		}
+	}
+	read_row(chunk);
+	if (row->form != NULL && !row->ended &&
+		(chunk->step == STEP_DEIDENTIFY || decode(row->form->form, response)))
+		pseudonymize_collect(row->form->form, response, true, run->codes);
+	*row = untouched;
+	run->findings.n = 0;
+}
+
 /* One response through this worker's stages; goes on where an error broke off. */
 static void
 judge_row(Chunk *chunk)
@@ -125,7 +226,7 @@ do_step(Chunk *chunk)
 			chunk->step = row->ended ? STEP_DONE : STEP_DEIDENTIFY;
 			break;
 		case STEP_DEIDENTIFY:
-			row->ended = !deidentify(form, run->pseudonymiser, response);
+			row->ended = !deidentify(form, run->pseudonymiser, run->codes, response);
 			chunk->step = row->ended ? STEP_DONE : STEP_NORMALISE;
 			break;
 		case STEP_NORMALISE:

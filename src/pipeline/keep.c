@@ -534,6 +534,8 @@ run_committed(Run *run)
 			sink_came_back(lfirst(cell));
 	}
 	run_forget_remotes(run);
+	if (run->codes != NULL)
+		codebook_accept(run->codes);
 	for (int i = 0; i < run->nparcels; i++)
 	{
 		if (run->parcels[i].taken && run->parcels[i].fate == PARCEL_OPEN)

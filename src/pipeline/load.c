@@ -489,6 +489,8 @@ load_rules(Pipeline *pipeline)
 		add_rules(form, rules, n, false);
 		if (form->lookups->defers)
 			pipeline->defers = true;
+		if (form->form->subject_domain != NULL || form->form->has_coded_items)
+			pipeline->has_codes = true;
 	}
 }
 

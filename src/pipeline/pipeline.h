@@ -43,6 +43,7 @@ typedef struct Pipeline
 	Threshold  *thresholds;		/* in the order in which they were added */
 	int			nthresholds;
 	bool		defers;			/* judging can leave a response in the source */
+	bool		has_codes;		/* some form has something that gets a random code */
 	Jsonb	   *versions;		/* which form, checks, rules, sinks were compiled */
 	MemoryContext memory;		/* all of it */
 } Pipeline;
@@ -153,6 +154,7 @@ typedef struct Run
 	Delivered	refused_delivery;	/* or this one */
 	Pipeline   *pipeline;
 	Pseudonymiser *pseudonymiser;
+	CodeBook   *codes;			/* NULL: no form has any */
 	Claim	   *claim;
 	Progress   *progress;
 	MemoryContext chunk_memory; /* reset after each chunk */
@@ -166,6 +168,10 @@ typedef struct Run
 extern void run_begin(Run *run, BlockRanges *ranges);
 extern int	run_chunk(Run *run, Counts *counts);
 extern void run_stages(Run *run);
+extern bool run_asks_for_codes(const Run *run);
+extern void run_resolve(Run *run);
+extern void run_forget_codes(Run *run);
+extern void run_wipe_codes(Run *run);
 extern int	run_deliver(Run *run);
 extern void run_forget_remotes(Run *run);
 extern bool run_survives_commit(Run *run, const ErrorData *error);

@@ -115,6 +115,7 @@ do_run(const RunRequest *request, RunResult *result)
 		}
 	}
 	pseudonymiser_wipe(run.pseudonymiser);
+	run_wipe_codes(&run);
 	if (outcome == OUTCOME_NONE && run.tally != NULL)
 		would_hold = threshold_exceeded(run.pipeline, totals, true);
 	if (would_hold != NULL)

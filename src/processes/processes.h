@@ -173,6 +173,7 @@ extern void session_commit(void);
 extern void session_commit_reading(Run *run);
 extern int	session_chunk(Run *run, Counts *counts);
 extern int	session_deliver(Run *run);
+extern void session_resolve(Run *run);
 extern void session_step_back(int tries);
 extern ErrorData *session_take_error(void);
 

@@ -193,6 +193,37 @@ session_chunk(Run *run, Counts *counts)
 }
 
 /*
+ * Has the codes made that a group which stores nothing is about to ask for, in a
+ * transaction of its own, tried again as a chunk is.
+ */
+void
+session_resolve(Run *run)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	volatile int tries = 0;
+	volatile bool resolved = false;
+
+	while (!resolved)
+	{
+		PG_TRY();
+		{
+			session_begin();
+			MemoryContextSwitchTo(memory);
+			run_resolve(run);
+			session_commit();
+			MemoryContextSwitchTo(memory);
+			codebook_accept(run->codes);
+			resolved = true;
+		}
+		PG_CATCH();
+		{
+			tries = begin_again(run, memory, false, tries);
+		}
+		PG_END_TRY();
+	}
+}
+
+/*
  * Delivers some of the outbox in one transaction, tried again as a chunk is.
  * Returns how many rows: 0 when nothing can be delivered now.
  */
@@ -264,6 +295,7 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(memory);
 	run_forget_remotes(run);
+	run_forget_codes(run);
 	if (victim)
 		session_step_back(tries);
 	return tries;

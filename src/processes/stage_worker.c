@@ -153,6 +153,7 @@ work(void)
 		pgstat_report_stat(false);
 	}
 	pseudonymiser_wipe(run.pseudonymiser);
+	run_wipe_codes(&run);
 	channel_detach(&in);
 	if (group->last != STAGE_STORE)
 		channel_detach(&out);
@@ -290,7 +291,10 @@ receive_some(Batch *batch, int most, long timeout_ms)
 	return result;
 }
 
-/* The group's stages, in a transaction that writes nothing; then on they go. */
+/*
+ * The group's stages, in a transaction that writes nothing; then on they go.  Codes
+ * that are asked for have been committed by then: a message may hold one.
+ */
 static void
 hand_on(Run *run, Batch *batch)
 {
@@ -299,6 +303,8 @@ hand_on(Run *run, Batch *batch)
 	instr_time	took;
 
 	INSTR_TIME_SET_CURRENT(began);
+	if (run_asks_for_codes(run))
+		session_resolve(run);
 	session_begin();
 	MemoryContextSwitchTo(memory);
 	run_stages(run);

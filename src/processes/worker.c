@@ -149,6 +149,7 @@ work(void)
 		pg_atomic_fetch_add_u64(&shared->skipped_rows, (uint64) claim_skipped(run.claim));
 	}
 	pseudonymiser_wipe(run.pseudonymiser);
+	run_wipe_codes(&run);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 

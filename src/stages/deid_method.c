@@ -37,6 +37,7 @@ deid_apply(const FormNode *node, Value *value, const Response *response)
 		case DEID_HASH:
 		case DEID_PERTURB:
 		case DEID_ENCRYPT:
+		case DEID_PSEUDONYMIZE:
 			Assert(false);
 			return NULL;
 		case DEID_REDACT:

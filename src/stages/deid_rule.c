@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "stages/fhir.h"
 #include "stages/form.h"
@@ -17,12 +18,17 @@
 #include "stages/schema.h"
 #include "stages/siv.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "words/form.h"
 
 /* top code of an age when set_deid() names none (HIPAA: 90 and over) */
 #define DEFAULT_AGE_CAP 90
 #define MOST_AGE_CAP 150
+
+/* of the codes of subjects, unless set_deid() names another: the same in all forms */
+#define SUBJECT_DOMAIN "subject"
+
 #define MOST_KEPT 1000
 /* of a postal code; HIPAA: 3 */
 #define MOST_ZIP 5
@@ -59,6 +65,8 @@ static const struct
 	"takes {\"domain\": ...}, a name that items share whose hashes are to be joined"},
 	[DEID_PERTURB] = {"perturb", NUMBERS, "a number", "takes {\"range\": 3}, above 0, and a whole number if the item is one"},
 	[DEID_ENCRYPT] = {"encrypt", DATES | NUMBERS | TEXT | TIMES, "a text, a number, a date or a time", "takes no parameter"},
+	[DEID_PSEUDONYMIZE] = {"pseudonymize", TEXT | TYPE(ITEM_INTEGER), "a text or a whole number",
+	"takes {\"domain\": \"...\", \"allow_create\": true}"},
 };
 
 /*
@@ -80,6 +88,7 @@ typedef struct Refusal
 static Refusal make_rule(const CompiledForm *form, const char *path, const char *method,
 						 const Jsonb *params, FormNode **node, DeidRule *rule);
 static Refusal make_authored_rule(const DeidRule *rule);
+static Refusal make_subject_rule(const DeidRule *rule);
 static bool choose_method(const char *method, const Jsonb *params, DeidMethod *chosen);
 static Refusal read_params(const Jsonb *params, const char *method, DeidRule *rule);
 static bool read_param(DeidRule *rule, const JsonbValue *key, const JsonbValue *value);
@@ -89,6 +98,7 @@ static const JsonbValue *find_param(const Jsonb *params, const char *name);
 static bool whole_number(const JsonbValue *value, int low, int high, int *number);
 static bool positive_number(const JsonbValue *value, Value *number);
 static bool suits_substitute(const FormNode *node, Value *value);
+static void settle_codes(CompiledForm *form, FormNode *node, const DeidRule *rule);
 static void settle_type(FormNode *node, const DeidRule *rule);
 static void remove_group(FormNode *group);
 static Refusal refuse(int code, const char *message, const char *hint);
@@ -111,14 +121,21 @@ form_deidentify(CompiledForm *form, const char *path, const char *method,
 				(errcode(refusal.code),
 				 errmsg("%s", refusal.message),
 				 refusal.hint ? errhint("%s", refusal.hint) : 0));
-	if (node == NULL)
+	if (node == NULL && strcmp(path, "authored") == 0)
 		form->authored = rule->method;
+	else if (node == NULL)
+	{
+		form->subject_domain = rule->method != DEID_PSEUDONYMIZE ? NULL : rule->text ? rule->text : SUBJECT_DOMAIN;
+		form->subject_creates = rule->creates;
+	}
 	else if (rule->method == DEID_REMOVE)
 		remove_group(node);
 	else
 	{
 		node->deid = rule->method;
 		node->deid_rule = rule;
+		if (rule->method == DEID_PSEUDONYMIZE)
+			settle_codes(form, node, rule);
 		settle_type(node, rule);
 	}
 	form->shifts |= rule->method == DEID_SHIFT || form->authored != DEID_KEEP;
@@ -185,9 +202,9 @@ make_rule(const CompiledForm *form, const char *path, const char *method,
 		if (form->nodes[i]->pointer[0] != '\0' && strcmp(form->nodes[i]->pointer, path) == 0)
 			*node = form->nodes[i];
 	}
-	if (*node == NULL && strcmp(path, "authored") != 0)
+	if (*node == NULL && strcmp(path, "authored") != 0 && strcmp(path, "subject") != 0)
 		return refuse(ERRCODE_UNDEFINED_OBJECT, psprintf("form \"%s\" has no item at \"%s\"", form->name, path),
-					  "Name the item by its JSON Pointer, such as \"/email\"; \"authored\" is the time at which a response was authored.");
+					  "Name the item by its JSON Pointer, such as \"/email\"; \"authored\" is the time at which a response was authored, \"subject\" who it is about.");
 	if (!JB_ROOT_IS_OBJECT(params))
 		return refuse(ERRCODE_INVALID_PARAMETER_VALUE,
 					  "parameters of a de-identification method must be a JSON object", NULL);
@@ -198,12 +215,12 @@ make_rule(const CompiledForm *form, const char *path, const char *method,
 					  psprintf("unknown de-identification method \"%s\"", method),
 					  strcmp(method, "generalize") == 0 ?
 					  "For example {\"to\": \"age\"}, {\"to\": \"year\"}, {\"bucket\": 10} or {\"zip\": 3}." :
-					  "The methods are keep, remove, redact, substitute, mask, generalize, dateShift, cryptoHash, perturb and encrypt.");
+					  "The methods are keep, remove, redact, substitute, mask, generalize, dateShift, cryptoHash, perturb, encrypt and pseudonymize.");
 	refusal = read_params(params, method, rule);
 	if (refusal.message != NULL)
 		return refusal;
 	if (*node == NULL)
-		return make_authored_rule(rule);
+		return strcmp(path, "subject") == 0 ? make_subject_rule(rule) : make_authored_rule(rule);
 	if ((*node)->nchildren > 0 && rule->method != DEID_REMOVE && rule->method != DEID_KEEP)
 		return refuse(ERRCODE_INVALID_PARAMETER_VALUE, psprintf("\"%s\" is a group of items", path),
 					  "Only the methods \"remove\" and \"keep\" take a whole group.");
@@ -239,6 +256,20 @@ make_authored_rule(const DeidRule *rule)
 	return refuse(ERRCODE_INVALID_PARAMETER_VALUE,
 				  "the method does not take the time at which a response was authored",
 				  "Use dateShift, or generalize with {\"to\": \"year\"} or {\"to\": \"year-month\"}, remove or keep.");
+}
+
+/* A random code; or the derived key, as without a rule. */
+static Refusal
+make_subject_rule(const DeidRule *rule)
+{
+	Refusal		none = {0};
+
+	if (rule->method == DEID_PSEUDONYMIZE || (rule->method == DEID_HASH && rule->text == NULL))
+		return none;
+	return refuse(ERRCODE_INVALID_PARAMETER_VALUE,
+				  psprintf("the subject cannot be de-identified by method \"%s\" with these parameters",
+						   methods[rule->method].name),
+				  "Use \"pseudonymize\" for a random code, or \"cryptoHash\" without parameters for the derived key that it has without a rule.");
 }
 
 /* One name can stand for several methods: then the parameters say which. */
@@ -287,6 +318,7 @@ read_params(const Jsonb *params, const char *method, DeidRule *rule)
 		rule->cap = DEFAULT_AGE_CAP;
 	if (rule->method == DEID_MASK)
 		rule->text = "*";
+	rule->creates = true;
 	if (rule->method == DEID_ZIP)
 	{
 		rule->restricted = hhs_restricted;
@@ -340,6 +372,13 @@ read_param(DeidRule *rule, const JsonbValue *key, const JsonbValue *value)
 			return jsonb_text_is(key, "bucket") && positive_number(value, &rule->value);
 		case DEID_PERTURB:
 			return jsonb_text_is(key, "range") && positive_number(value, &rule->value);
+		case DEID_PSEUDONYMIZE:
+			if (jsonb_text_is(key, "allow_create") && value->type == jbvBool)
+			{
+				rule->creates = value->val.boolean;
+				return true;
+			}
+			/* FALLTHROUGH */
 		case DEID_HASH:
 			if (!jsonb_text_is(key, "domain") || value->type != jbvString || value->val.string.len == 0)
 				return false;
@@ -448,6 +487,28 @@ suits_substitute(const FormNode *node, Value *value)
 	}
 }
 
+/* Within which domain its codes are, and of what. */
+static void
+settle_codes(CompiledForm *form, FormNode *node, const DeidRule *rule)
+{
+	StringInfoData domain;
+
+	/* as JSON, so that no other form and path read the same */
+	initStringInfo(&domain);
+	appendStringInfoChar(&domain, '[');
+	escape_json(&domain, form->name);
+	appendStringInfoString(&domain, ", ");
+	escape_json(&domain, node->pointer);
+	appendStringInfoChar(&domain, ']');
+	node->deid_domain = rule->text ? rule->text : domain.data;
+	node->deid_creates = rule->creates;
+	node->deid_whole = node->type == ITEM_INTEGER;
+	/* a code of digits alone is none the less a text */
+	if (node->types != 0)
+		node->types = TYPE_STRING | (node->types & TYPE_NULL);
+	form->has_coded_items = true;
+}
+
 /* What the item is from now on, for edit checks and sinks. */
 static void
 settle_type(FormNode *node, const DeidRule *rule)
@@ -463,6 +524,7 @@ settle_type(FormNode *node, const DeidRule *rule)
 		case DEID_ZIP:
 		case DEID_HASH:
 		case DEID_ENCRYPT:
+		case DEID_PSEUDONYMIZE:
 			node->type = ITEM_TEXT;
 			break;
 		case DEID_BUCKET:

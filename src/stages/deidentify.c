@@ -15,13 +15,14 @@
 /*
  * Makes the subject key and applies each item's method.  Returns false, with
  * a finding, when there is no subject to make a key of.  Without a pseudonymiser
- * none is asked for, and what takes a key is taken out.
+ * and codes none is asked for, and what takes a key is taken out.
  */
 bool
 deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
-		   Response *response)
+		   CodeBook *codes, Response *response)
 {
-	if (pseudonymiser != NULL && !pseudonymise(pseudonymiser, form->shifts, response))
+	if (pseudonymiser != NULL &&
+		!(pseudonymise(pseudonymiser, form->shifts, response) && pseudonymize_subject(form, codes, response)))
 		return false;
 
 	for (int i = 0; i < form->ndeidentified; i++)
@@ -37,9 +38,11 @@ deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
 			deid_remove(node, response->values);
 			continue;
 		}
+		if (node->deid == DEID_PSEUDONYMIZE)
+			pseudonymize_item(node, codes, value, response);
 		/* what was not answered stays so */
 		normalise_value(node, value);
-		if (value->kind <= VALUE_NULL)
+		if (value->kind <= VALUE_NULL || node->deid == DEID_PSEUDONYMIZE)
 			continue;
 		/* who reads it is to read what was declared; nothing else judges it any more */
 		if (node->deid != DEID_REDACT && node->deid != DEID_SUBSTITUTE && !type_holds(node, value))

@@ -16,6 +16,7 @@
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "parser/parse_node.h"
+#include "words/codes.h"
 #include "words/response.h"
 
 /* ---- decode.c: payload to values ---- */
@@ -56,7 +57,15 @@ extern void pseudonym_advance(Pseudonymiser *pseudonymiser, Span study,
 
 /* ---- deidentify.c: identifiers out, pseudonym in ---- */
 extern bool deidentify(const CompiledForm *form, Pseudonymiser *pseudonymiser,
-					   Response *response);
+					   CodeBook *codes, Response *response);
+
+/* ---- pseudonymize.c: its part that puts random codes ---- */
+extern void pseudonymize_collect(const CompiledForm *form, const Response *response,
+								 bool decoded, CodeBook *codes);
+extern bool pseudonymize_subject(const CompiledForm *form, CodeBook *codes,
+								 Response *response);
+extern void pseudonymize_item(const FormNode *node, CodeBook *codes, Value *value,
+							  Response *response);
 
 /* ---- deid_date.c: dates of the judged response, moved for what comes behind ---- */
 extern void shift_dates(const CompiledForm *form, Response *response);

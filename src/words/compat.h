@@ -32,6 +32,32 @@
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
 #endif
 
+/* What conflicts with a row that is to be inserted, and inserting it so that
+ * others can wait for it: an argument more in 16 and in 18. */
+#if PG_VERSION_NUM >= 180000
+#define epro_finds_conflict(rri, slot, estate, tid) \
+	(!ExecCheckIndexConstraints(rri, slot, estate, tid, &(slot)->tts_tid, NIL))
+#else
+#define epro_finds_conflict(rri, slot, estate, tid) \
+	(!ExecCheckIndexConstraints(rri, slot, estate, tid, NIL))
+#endif
+#if PG_VERSION_NUM >= 160000
+#define epro_insert_index_tuples_speculatively(rri, slot, estate, conflict) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL, false)
+#else
+#define epro_insert_index_tuples_speculatively(rri, slot, estate, conflict) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL)
+#endif
+
+/* Scans of indexes are instrumented since 18. */
+#if PG_VERSION_NUM >= 180000
+#define epro_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define epro_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
 /* One check for most classes of objects since 16; relations and attributes kept
  * theirs. */
 #if PG_VERSION_NUM >= 160000

@@ -87,10 +87,11 @@ typedef enum DeidMethod
 	DEID_SHIFT,					/* judged as it is, then moved by the subject's days */
 	DEID_HASH,					/* a keyed hash, in hexadecimal digits */
 	DEID_PERTURB,				/* a number with noise */
-	DEID_ENCRYPT
+	DEID_ENCRYPT,
+	DEID_PSEUDONYMIZE			/* a random code, the same each time */
 } DeidMethod;
 
-#define DEID_METHOD_COUNT (DEID_ENCRYPT + 1)
+#define DEID_METHOD_COUNT (DEID_PSEUDONYMIZE + 1)
 
 /* The parameters of an item's method. */
 typedef struct DeidRule
@@ -99,10 +100,11 @@ typedef struct DeidRule
 	int			cap;			/* AGE: the top code, e.g. 90; YEAR: likewise, in
 								 * years before the response was authored; 0: none */
 	int			keep;			/* MASK: last characters; ZIP: first */
-	const char *text;			/* MASK: the character that covers; HASH: the
-								 * domain, or NULL: the item itself */
+	const char *text;			/* MASK: the character that covers; HASH,
+								 * PSEUDONYMIZE: the domain, or NULL: its own */
 	Value		value;			/* SUBSTITUTE: it; BUCKET: the width; PERTURB: the
 								 * range */
+	bool		creates;		/* PSEUDONYMIZE: whether what has no code gets one */
 	bool		postal;			/* ZIP: any postal code, not a US one only */
 	const char **restricted;	/* ZIP: what begins so becomes zeros */
 	int			nrestricted;
@@ -130,6 +132,9 @@ typedef struct FormNode
 
 	DeidMethod	deid;
 	const DeidRule *deid_rule;	/* NULL: the method has no parameters */
+	const char *deid_domain;	/* pseudonymize: within which a code stands for one thing */
+	bool		deid_creates;	/* and whether what has none gets one */
+	bool		deid_whole;		/* and whether a text may be a whole number */
 
 	Value	   *options;		/* enum's values, then const's as the last */
 	int			noptions;		/* of enum */
@@ -167,6 +172,10 @@ typedef struct CompiledForm
 	int			ndeidentified;
 	DeidMethod	authored;		/* of the time at which it was authored */
 	bool		shifts;			/* is any date moved? */
+	const char *subject_domain; /* of a random code in place of the subject's key;
+								 * or NULL */
+	bool		subject_creates;
+	bool		has_coded_items;	/* items of DEID_PSEUDONYMIZE */
 	bool		needs_payload;	/* rules ask for undeclared keys, too: slots
 								 * alone do not do for validate() */
 	struct Questionnaire *questionnaire;	/* of FHIR; NULL: any other form */

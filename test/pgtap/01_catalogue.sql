@@ -143,7 +143,7 @@ SELECT is(pg_temp.required('study_participants'), 'study', 'what study_participa
 SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'v', 'p', 'm', 'f') $$,
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('deid_category'), ('deid_profile'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'), ('superseded'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
-               ('context_server'), ('severity_overlay'), ('batch_threshold'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
+               ('context_server'), ('pseudonym'), ('severity_overlay'), ('batch_threshold'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
                ('key_version') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);

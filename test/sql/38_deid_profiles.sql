@@ -33,7 +33,7 @@ SELECT location, type, method, decided FROM epro_etl.deid_report('t38');
 SELECT epro_etl.set_deid('t38', '/phone', 'mask', '{"keep_last": 2, "category": "telephone"}');
 SELECT epro_etl.set_deid('t38', '/dwelling', 'keep');
 SELECT epro_etl.apply_deid_profile('t38', 'safe_harbor', '{"/name": "names", "/zip": "geographic", "/age": "dates", "/ssn": "ssn", "/mrn": "medical record", "/phone": "telephone"}');
-SELECT location, type, method, params, category, decided FROM epro_etl.deid_report('t38') WHERE location <> 'subject';
+SELECT location, type, method, params, category, decided FROM epro_etl.deid_report('t38');
 SELECT epro_etl.set_deid('t38', '/' || i, 'keep') FROM unnest('{q1,q2,ok,code,state}'::text[]) i \g /dev/null
 SELECT location FROM epro_etl.deid_report('t38') WHERE NOT decided;
 -- again: nothing changes
@@ -96,4 +96,7 @@ SELECT * FROM epro_etl.k_anonymity('t38.census', '{zip}');
 RESET ROLE;
 DROP OWNED BY epro_etl_regress_outsider;
 DROP ROLE epro_etl_regress_outsider;
+-- the subject got a random code
+SELECT domain, study, original, code IN (SELECT subject_key FROM t38) AS stored FROM epro_etl.pseudonym;
+DELETE FROM epro_etl.pseudonym;
 SELECT probe.close_area('t38');
