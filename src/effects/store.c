@@ -440,8 +440,9 @@ fact_datum(const Sink *sink, const SinkColumn *column, const Response *response,
 			*datum = Int64GetDatum(facts->run_id);
 			return NULL;
 		case FACT_KEY_VERSION:
+			/* no key has made a random code */
 			memset(&value, 0, sizeof(value));
-			value.kind = VALUE_INTEGER;
+			value.kind = facts->form->subject_domain == NULL ? VALUE_INTEGER : VALUE_NULL;
 			value.number = facts->key_version;
 			break;
 		case FACT_SOURCE_ID:

@@ -163,6 +163,7 @@ judge_first(Run *run, Tally *totals, BlockNumber nblocks)
 	run->tally = NULL;
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
+	run->codes = NULL;
 
 	exceeded = threshold_exceeded(run->pipeline, totals, false);
 	if (exceeded == NULL)

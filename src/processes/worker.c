@@ -183,6 +183,7 @@ judge_first(Run *run)
 	do_chunks(run);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
+	run->codes = NULL;
 	if (!may_go_on(run))
 		return false;
 	run->dry_run = run->judging = false;

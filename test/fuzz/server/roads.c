@@ -209,7 +209,7 @@ trip_go(Trip *trip, const CompiledForm *form, Stop from, Stop to)
 				trip->decoded = decode(form, &trip->response);
 				break;
 			case AFTER_DEIDENTIFY:
-				MUST(deidentify(form, NULL, &trip->response));
+				MUST(deidentify(form, NULL, NULL, &trip->response));
 				break;
 			case AFTER_NORMALISE:
 				normalise(form, &trip->response);
