@@ -11,6 +11,7 @@
 #   make bench-stop           from a cancel to the caller's error, with four workers busy
 #   make bench-precision      how punctual with_timeout() is, and what it costs
 #   make bench-front-ends     one questionnaire through JSON Schema, FHIR and ODM
+#   make bench-deid           what the profiles of de-identification cost
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
 # must not break on the warnings of a compiler that is newer than itself.
@@ -75,7 +76,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends chaos clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -103,6 +104,9 @@ bench-precision:
 
 bench-front-ends:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/front_ends.sh
+
+bench-deid:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/deid.sh
 
 chaos:
 	@bash test/chaos/mix.sh

@@ -1,4 +1,4 @@
--- For front_ends.sh: one questionnaire, its responses, and the same rules declared in several ways.
+-- For turns.sh: one questionnaire, its responses, and the same rules declared in several ways.
 --
 -- :rows responses of 50 items, about 900 bytes of jsonb each: 18 answers from 0 to 3, six from 0 to 100, three dates,
 -- a yes or no, a code, a note, and twenty follow-ups, each asked where an answer is 3; and three identifiers. One
@@ -110,9 +110,10 @@ CREATE FUNCTION odm_form(form text, conditional boolean) RETURNS xml LANGUAGE sq
 
 -- The pipelines. All but the first three have forty conditional checks: of each
 -- follow-up that it is answered where it is asked, and only there.
-CREATE TABLE entrant (position integer, name text PRIMARY KEY, plain text NOT NULL);
-INSERT INTO entrant VALUES (1, 'json', 'json'), (2, 'fhir', 'fhir'), (3, 'odm', 'odm'),
+CREATE TABLE entrant (position integer, name text PRIMARY KEY, plain text NOT NULL, pipeline text, before text NOT NULL DEFAULT 'SELECT 1');
+INSERT INTO entrant (position, name, plain) VALUES (1, 'json', 'json'), (2, 'fhir', 'fhir'), (3, 'odm', 'odm'),
     (4, 'json_checks', 'json'), (5, 'json_if', 'json'), (6, 'fhir_when', 'fhir'), (7, 'odm_cond', 'odm');
+UPDATE entrant SET pipeline = name;
 CREATE TABLE turn (round integer, name text, seconds float8, loaded bigint, rejected bigint);
 
 SELECT epro_etl.register_form('json', json_form()), epro_etl.register_form('json_checks', json_form()),
