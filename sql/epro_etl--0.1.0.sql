@@ -251,10 +251,13 @@ CREATE TABLE epro_etl.run_worker (
     duplicate       bigint NOT NULL DEFAULT 0,
     deferred        bigint NOT NULL DEFAULT 0,
     skipped         bigint NOT NULL DEFAULT 0,
+    undeclared      bigint NOT NULL DEFAULT 0,
     chunks          bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, worker)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE epro_etl.run_worker IS 'Counts of each worker of each run, written in the transaction of each chunk; worker 0 is the calling session';
+COMMENT ON COLUMN epro_etl.run_worker.skipped IS 'Edit checks and rules that could not be evaluated';
+COMMENT ON COLUMN epro_etl.run_worker.undeclared IS 'Keys of payloads that no item of the form declares: they reach no sink';
 
 -- the order of these columns is known to account.c
 CREATE TABLE epro_etl.finding (
@@ -589,7 +592,7 @@ SELECT l.run_id, l.pipeline, l.source,
               AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
               AND k.classid::bigint = l.run_id >> 32 AND k.objid::bigint = l.run_id & 4294967295)
             THEN 'running' ELSE 'crashed' END) AS status,
-       w.claimed, w.loaded, w.warned, w.rejected, w.duplicate, w.deferred, w.skipped,
+       w.claimed, w.loaded, w.warned, w.rejected, w.duplicate, w.deferred, w.skipped, w.undeclared,
        l.remaining, w.workers, w.chunks, l.dry_run, l.reason, l.batch_size,
        l.session_user_name, l.current_user_name, l.started_at, l.finished_at,
        l.finished_at - l.started_at AS elapsed,
@@ -599,7 +602,7 @@ CROSS JOIN LATERAL (
     SELECT coalesce(sum(w.claimed), 0)::bigint AS claimed, coalesce(sum(w.loaded), 0)::bigint AS loaded,
            coalesce(sum(w.warned), 0)::bigint AS warned, coalesce(sum(w.rejected), 0)::bigint AS rejected,
            coalesce(sum(w.duplicate), 0)::bigint AS duplicate, coalesce(sum(w.deferred), 0)::bigint AS deferred,
-           coalesce(sum(w.skipped), 0)::bigint AS skipped, coalesce(sum(w.chunks), 0)::bigint AS chunks,
+           coalesce(sum(w.skipped), 0)::bigint AS skipped, coalesce(sum(w.undeclared), 0)::bigint AS undeclared, coalesce(sum(w.chunks), 0)::bigint AS chunks,
            count(*) FILTER (WHERE w.worker > 0)::integer AS workers
     FROM epro_etl.run_worker w WHERE w.run_id = l.run_id) w;
 COMMENT ON VIEW epro_etl.run_history IS 'A row a run: status (running, succeeded, failed, canceled, timed out, stopped, crashed), counts, who, why, which versions';

@@ -120,13 +120,13 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 			  const FindingList *findings, const FoundFor *found, int nfound)
 {
 	Oid			types[] = {INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID};
+	INT8OID, INT8OID, INT8OID, INT8OID};
 	Datum		values[] = {
 		Int64GetDatum(run_id), Int32GetDatum(worker),
 		Int64GetDatum(counts->claimed), Int64GetDatum(counts->loaded),
 		Int64GetDatum(counts->warned), Int64GetDatum(counts->rejected),
 		Int64GetDatum(counts->duplicate), Int64GetDatum(counts->deferred),
-		Int64GetDatum(counts->skipped),
+		Int64GetDatum(counts->skipped), Int64GetDatum(counts->undeclared),
 	};
 	OwnerScope	scope;
 
@@ -135,7 +135,7 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 	owner_begin(&scope);
 	execute("UPDATE epro_etl.run_worker SET claimed = claimed + $3, loaded = loaded + $4,"
 			" warned = warned + $5, rejected = rejected + $6, duplicate = duplicate + $7,"
-			" deferred = deferred + $8, skipped = skipped + $9, chunks = chunks + 1"
+			" deferred = deferred + $8, skipped = skipped + $9, undeclared = undeclared + $10, chunks = chunks + 1"
 			" WHERE run_id = $1 AND worker = $2",
 			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
 	if (SPI_processed != 1)

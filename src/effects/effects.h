@@ -308,6 +308,7 @@ typedef struct Counts
 	int64		duplicate;
 	int64		deferred;
 	int64		skipped;		/* checks not evaluated */
+	int64		undeclared;		/* keys that no item declares */
 } Counts;
 
 typedef struct Rejected

@@ -407,6 +407,7 @@ account_rows(Chunk *chunk, Counts *counts)
 	}
 	made.claimed = made.loaded + made.rejected + made.duplicate + made.deferred;
 	made.skipped = chunk->skipped;
+	made.undeclared = chunk->undeclared;
 
 	if (!run->dry_run && made.rejected + made.duplicate > 0)
 		quarantine_rows(chunk);
@@ -421,6 +422,7 @@ account_rows(Chunk *chunk, Counts *counts)
 	counts->duplicate += made.duplicate;
 	counts->deferred += made.deferred;
 	counts->skipped += made.skipped;
+	counts->undeclared += made.undeclared;
 }
 
 /* Whole rows, a bounded number in memory at a time. */

@@ -72,6 +72,7 @@ typedef struct Chunk
 	CancelMark	mark;			/* before what is done at the moment */
 	Patience	patience;		/* with the sink that is being written */
 	int64		skipped;		/* checks not evaluated */
+	int64		undeclared;		/* keys that are no item */
 } Chunk;
 
 /* where each stage begins */

@@ -461,6 +461,7 @@ end_row(Chunk *chunk)
 		row->verdict = VERDICT_REJECTED;
 	row->warned = findings->count[SEVERITY_WARNING] > 0;
 	chunk->skipped += findings->skipped;
+	chunk->undeclared += findings->undeclared;
 
 	/* only who has findings now, or is refused by a sink later, needs names */
 	row->form_name = row->form ? row->form->form->name : NULL;

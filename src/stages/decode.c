@@ -38,9 +38,9 @@ typedef struct Builder
 	const char *fault;			/* why the payload cannot be taken, or NULL */
 } Builder;
 
-static void decode_object(const FormNode *group, const JsonbContainer *object,
+static int	decode_object(const FormNode *group, const JsonbContainer *object,
 						  Value *values);
-static void decode_value(const FormNode *node, const char *base, JEntry entry, uint32 offset,
+static int	decode_value(const FormNode *node, const char *base, JEntry entry, uint32 offset,
 						 uint32 end, Value *values);
 static Jsonb *parse_payload(Span text, const char **fault);
 static bool too_deep(Span text);
@@ -90,16 +90,17 @@ decode(const CompiledForm *form, Response *response)
 	response->root = &payload->root;
 	if (form->questionnaire != NULL)
 		return questionnaire_read(form, &payload->root, response);
-	decode_object(form->root, &payload->root, response->values);
+	response->findings->undeclared = decode_object(form->root, &payload->root, response->values);
 	return true;
 }
 
 /*
  * Both sides are sorted alike, so one pass meets everything.  jsonb keeps all
  * the keys' entries first, then the values' in the same order; an entry holds
- * a length, or at each stride the end offset.
+ * a length, or at each stride the end offset.  Returns how many keys are no
+ * item's, in groups, too.
  */
-static void
+static int
 decode_object(const FormNode *group, const JsonbContainer *object,
 			  Value *values)
 {
@@ -109,6 +110,7 @@ decode_object(const FormNode *group, const JsonbContainer *object,
 	uint32		key = 0;
 	uint32		value = getJsonbOffset(object, n);
 	int			c = 0;
+	int			undeclared = n;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -134,19 +136,20 @@ decode_object(const FormNode *group, const JsonbContainer *object,
 			c++;
 			if (order == 0)
 			{
-				decode_value(node, base, entries[n + i], value,
-							 value_end, values);
+				undeclared += decode_value(node, base, entries[n + i], value,
+										   value_end, values) - 1;
 				break;
 			}
 		}
 		if (c >= group->nchildren)
-			return;
+			break;
 		key = key_end;
 		value = value_end;
 	}
+	return undeclared;
 }
 
-static void
+static int
 decode_value(const FormNode *node, const char *base, JEntry entry, uint32 offset, uint32 end,
 			 Value *values)
 {
@@ -156,8 +159,9 @@ decode_value(const FormNode *node, const char *base, JEntry entry, uint32 offset
 	if (value->kind == VALUE_OBJECT && node->nchildren > 0)
 	{
 		check_stack_depth();
-		decode_object(node, value->data, values);
+		return decode_object(node, value->data, values);
 	}
+	return 0;
 }
 
 static Jsonb *

@@ -455,6 +455,7 @@ read_plain(FhirTree *tree, const JsonbContainer *payload)
 	JsonbValue	value;
 
 	tree->plain = true;
+	tree->response->findings->undeclared = JsonContainerSize(payload);
 	walk_begin(&walk, payload);
 	while (link < end && walk_next(&walk, &key, &value))
 	{
@@ -464,7 +465,10 @@ read_plain(FhirTree *tree, const JsonbContainer *payload)
 		CHECK_FOR_INTERRUPTS();
 		while (link < end && (order = link_order(link, key)) < 0)
 			link++;
-		if (order != 0 || value.type == jbvNull)
+		if (order != 0 || questionnaire->items[link->at].type != FHIR_QUESTION)
+			continue;
+		tree->response->findings->undeclared--;
+		if (value.type == jbvNull)
 			continue;
 		item = &questionnaire->items[link->at];
 		if (item->lone && !is_array(&value))
@@ -472,7 +476,7 @@ read_plain(FhirTree *tree, const JsonbContainer *payload)
 			read_lone_item(tree, item, &value);
 			done[link->at] = true;
 		}
-		else if (item->type == FHIR_QUESTION)
+		else
 		{
 			if (found == NULL)
 				found = make_plain(questionnaire);

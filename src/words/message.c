@@ -242,6 +242,7 @@ put_findings(StringInfo message, const FindingList *findings)
 	appendBinaryStringInfo(message, (const char *) &n, sizeof(n));
 	appendBinaryStringInfo(message, (const char *) findings->count, sizeof(findings->count));
 	appendBinaryStringInfo(message, (const char *) &findings->skipped, sizeof(findings->skipped));
+	appendBinaryStringInfo(message, (const char *) &findings->undeclared, sizeof(findings->undeclared));
 	for (int i = findings->first; i < findings->n; i++)
 	{
 		const Finding *finding = &findings->items[i];
@@ -260,10 +261,12 @@ get_findings(Cursor *cursor, FindingList *findings)
 	int32		n;
 	int			count[SEVERITY_ERROR + 1];
 	int			skipped;
+	int			undeclared;
 
 	memcpy(&n, get(cursor, sizeof(n)), sizeof(n));
 	memcpy(count, get(cursor, sizeof(count)), sizeof(count));
 	memcpy(&skipped, get(cursor, sizeof(skipped)), sizeof(skipped));
+	memcpy(&undeclared, get(cursor, sizeof(undeclared)), sizeof(undeclared));
 	for (int i = 0; i < n; i++)
 	{
 		FindingKind kind = (FindingKind) *(const char *) get(cursor, 1);
@@ -277,6 +280,7 @@ get_findings(Cursor *cursor, FindingList *findings)
 	/* more may have been made than are listed */
 	memcpy(findings->count, count, sizeof(count));
 	findings->skipped = skipped;
+	findings->undeclared = undeclared;
 }
 
 static const void *

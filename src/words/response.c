@@ -38,6 +38,7 @@ findings_begin(FindingList *list)
 	list->first = list->n;
 	memset(list->count, 0, sizeof(list->count));
 	list->skipped = 0;
+	list->undeclared = 0;
 }
 
 /* Of the response at hand, keeps no more than its last findings. */

@@ -62,6 +62,7 @@ typedef struct FindingList
 	int			first;			/* of the response at hand */
 	int			count[SEVERITY_ERROR + 1];	/* of the response at hand */
 	int			skipped;		/* of these, checks not evaluated */
+	int			undeclared;		/* keys of the response at hand that are no item */
 } FindingList;
 
 /*

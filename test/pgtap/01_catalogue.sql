@@ -150,7 +150,7 @@ SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'p
 SELECT columns_are('epro_etl', 'superseded', ARRAY['superseded_id', 'sink_id', 'target', 'run_id', 'source_id', 'earlier_run_id', 'earlier_source_id', 'row', 'superseded_at']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
     'blocks_done', 'blocks_total', 'since', 'stage']);
-SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,remaining,workers,dry_run,reason,
+SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,undeclared,remaining,workers,dry_run,reason,
     session_user_name,current_user_name,started_at,finished_at,elapsed,sqlstate,message,versions,key_version}'::name[]) a
     EXCEPT SELECT attname FROM pg_attribute WHERE attrelid = 'epro_etl.run_history'::regclass $$, 'run_history tells who, when, why and what');
 SELECT bag_eq($$ SELECT name::text FROM pg_settings WHERE name LIKE 'epro\_etl.%' $$,

@@ -89,4 +89,27 @@ INSERT INTO epro_etl.run_ledger (pipeline, source, dry_run, workers, batch_size,
 SELECT status, claimed, loaded, finished_at FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
 SELECT status FROM epro_etl.wait_run((SELECT max(run_id) FROM epro_etl.run_ledger));
 DELETE FROM epro_etl.run_ledger WHERE pipeline = 't11' AND session_user_name = 'x';
+-- keys that no item declares reach no sink, and are counted: in groups, in a questionnaire's answers, and by every way
+SELECT epro_etl.register_form('t11 keys', '{"properties": {"a": {"type": "integer"}, "g": {"type": "object", "properties": {"b": {"type": "integer"}, "c": {"type": "integer"}}}}}');
+SELECT epro_etl.register_form('t11 asked', '{"resourceType": "Questionnaire", "url": "urn:t11", "item": [{"linkId": "g", "type": "group", "item": [{"linkId": "a", "type": "integer"}]}, {"linkId": "z", "type": "string"}]}');
+SELECT epro_etl.create_sink('t11', 't11 keys', 'keys');
+SELECT epro_etl.create_sink('t11', 't11 asked', 'asked');
+CREATE FUNCTION stage_keys() RETURNS void LANGUAGE sql AS $$
+    TRUNCATE staging;
+    INSERT INTO staging SELECT n, 'ST01', 't11 keys', 'P', 'V', '2026-03-01'::timestamptz, p FROM unnest(ARRAY['{}', '{"a": 1, "g": {"b": 1, "c": 2}}', '{"a": 1, "x": 1, "yy": {"a": 1}, "g": {"b": 1, "d": 1, "ee": 2}}', '{"0": 1, "zzzzzz": 2}',
+        '{"g": {"0": 1}}', '{"a": "wrong", "x": 1}']::jsonb[]) WITH ORDINALITY AS u (p, n)
+    UNION ALL SELECT 100 + n, 'ST01', 't11 asked', 'P', 'V', '2026-03-01', p FROM unnest(ARRAY['{}', '{"a": 1, "z": "q"}', '{"a": null, "g": 1, "z": "q", "zz": 1}', '{"A": 1}']::jsonb[]) WITH ORDINALITY AS u (p, n) $$;
+SELECT stage_keys();
+SELECT claimed, rejected FROM epro_etl.run('t11', workers => 0, dry_run => true);
+SELECT undeclared FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
+SELECT claimed, rejected FROM epro_etl.run('t11', workers => 0);
+SELECT undeclared FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
+SELECT stage_keys();
+SELECT claimed, rejected FROM epro_etl.run('t11', workers => 2);
+SELECT undeclared FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
+SELECT stage_keys();
+SELECT epro_etl.start_stream('t11', stages => '{"decode": 1, "deidentify": 1, "store": 1}');
+DO $$ BEGIN FOR i IN 1..3000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM staging); PERFORM pg_sleep(0.01); END LOOP; END $$;
+SELECT epro_etl.stop_stream('t11');
+SELECT claimed, rejected, undeclared FROM epro_etl.run_history ORDER BY run_id DESC LIMIT 1;
 SELECT probe.close_area('t11');
