@@ -4,6 +4,7 @@
 #   make installcheck         regression and isolation tests against a running server
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
+#   make bench                the race against a set-based statement and the bare move
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
 #   make chaos                the mix of test/t/12_stream_mix.pl, its long form (see test/chaos/mix.sh)
@@ -76,7 +77,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -101,6 +102,9 @@ bench-stop:
 
 bench-precision:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/precision.sh
+
+bench:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/bench.sh
 
 bench-front-ends:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/front_ends.sh

@@ -80,6 +80,56 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 	MemoryContextDelete(memory);
 }
 
+/*
+ * Which of n tuples a key would refuse now: by[i] is the key's index, or
+ * InvalidOid.  Waits for a transaction that is inserting the same key, as an
+ * insert would; writes nothing.  A deferrable key refuses later, if at all.
+ */
+void
+bulk_find_conflicts(Relation relation, HeapTuple *tuples, int n, Oid *by)
+{
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "epro_etl look-up of keys",
+												 ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(relation)),
+													&TTSOpsHeapTuple);
+
+	memset(by, 0, sizeof(Oid) * n);
+	InitResultRelInfo(target, relation, 0, NULL, 0);
+	ExecOpenIndices(target, true);
+	for (int k = 0; k < target->ri_NumIndices; k++)
+	{
+		const IndexInfo *key = target->ri_IndexRelationInfo[k];
+		Relation	index = target->ri_IndexRelationDescs[k];
+		List	   *only = list_make1_oid(RelationGetRelid(index));
+
+		if (!(key->ii_Unique || key->ii_ExclusionOps != NULL) || !key->ii_ReadyForInserts ||
+			!index->rd_index->indimmediate)
+			continue;
+		for (int i = 0; i < n; i++)
+		{
+			ItemPointerData other;
+
+			CHECK_FOR_INTERRUPTS();
+			if (by[i] != InvalidOid)
+				continue;
+			ExecStoreHeapTuple(tuples[i], slot, false);
+			slot->tts_tableOid = RelationGetRelid(relation);
+			if (epro_finds_conflict(target, slot, estate, &other, only))
+				by[i] = RelationGetRelid(index);
+			ResetPerTupleExprContext(estate);
+		}
+	}
+	ExecCloseIndices(target);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(memory);
+}
+
 /* The n tuples behind the first `from`; a slot each. */
 static void
 insert_slice(ResultRelInfo *target, EState *estate, BulkInsertState bulk,

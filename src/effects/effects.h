@@ -80,6 +80,7 @@ extern bool constraint_exists(const char *name);
 
 /* ---- bulk.c: many rows into one plain relation ---- */
 extern bool bulk_suits(Relation relation, Oid user);
+extern void bulk_find_conflicts(Relation relation, HeapTuple *tuples, int n, Oid *by);
 extern void bulk_insert(Relation relation, HeapTuple *tuples, int n,
 						volatile int *at);
 
@@ -204,6 +205,7 @@ typedef struct Sink
 	TupleDesc	shape;
 	ExprState  *condition;		/* NULL: every response */
 	bool		direct;			/* multi-insert, not the executor's road */
+	bool		meets;			/* its keys have refused rows of late: look first */
 	bool		remote;			/* a foreign table, or with one as partition */
 	struct Latest *latest;		/* the response authored last stands; else NULL */
 	SPIPlanPtr	plan;			/* of the executor's road, or NULL */
@@ -266,6 +268,7 @@ extern bool sink_form_rows(Sink *sink, const Response *response,
 						   SinkRows *rows);
 extern bool sink_error_place(const Sink *sink, const char **location,
 							 const char **column);
+extern void sink_find_conflicts(Sink *sink, HeapTuple *tuples, int n, Oid *by);
 extern void sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at,
 						LatestDone *done);
 

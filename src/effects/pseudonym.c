@@ -255,7 +255,7 @@ insert_code(CodeTable *table, const Code *code, const char *text, bool wait)
 	table->made->tts_tableOid = RelationGetRelid(table->relation);
 
 	ItemPointerSetInvalid(&table->made->tts_tid);
-	if (wait && epro_finds_conflict(table->target, table->made, table->estate, &other))
+	if (wait && epro_finds_conflict(table->target, table->made, table->estate, &other, NIL))
 		conflict = true;
 	else
 	{

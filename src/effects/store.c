@@ -38,6 +38,7 @@ static bool form_columns(Sink *sink, const Response *response,
 						 const StoreFacts *facts, bool of_item);
 static const char *column_pointer(const Sink *sink, const SinkColumn *column);
 static HeapTuple form_tuple(Sink *sink, MemoryContext memory);
+static Relation open_direct(Sink *sink);
 static void insert_directly(Sink *sink, HeapTuple *tuples, int n,
 							volatile int *at);
 static void insert_each(Sink *sink, HeapTuple *tuples, int n, volatile int *at);
@@ -228,8 +229,31 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at,
 	set_deferred(sink, true);
 }
 
+/*
+ * Which of n rows a key of the sink would refuse now: by[i] is its index, or
+ * InvalidOid.  Writes nothing.  Only for sinks that are written directly.
+ */
+void
+sink_find_conflicts(Sink *sink, HeapTuple *tuples, int n, Oid *by)
+{
+	Relation	relation = open_direct(sink);
+
+	bulk_find_conflicts(relation, tuples, n, by);
+	table_close(relation, NoLock);
+}
+
 static void
 insert_directly(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
+{
+	Relation	relation = open_direct(sink);
+
+	bulk_insert(relation, tuples, n, at);
+	table_close(relation, NoLock);
+}
+
+/* Locked, and as it was when the run began. */
+static Relation
+open_direct(Sink *sink)
 {
 	Relation	relation = table_open(sink->relid, RowExclusiveLock);
 
@@ -240,8 +264,7 @@ insert_directly(Sink *sink, HeapTuple *tuples, int n, volatile int *at)
 				 errmsg("sink \"%s\" was altered during the run",
 						RelationGetRelationName(relation)),
 				 errhint("What was committed stays; run the pipeline again for the rest.")));
-	bulk_insert(relation, tuples, n, at);
-	table_close(relation, NoLock);
+	return relation;
 }
 
 /* A statement a row. */

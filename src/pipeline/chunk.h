@@ -63,6 +63,8 @@ typedef struct Chunk
 	Sink	   *forming;		/* whose row is being formed, or NULL */
 	int			stored;			/* of the store's try at hand: which row */
 	Sink	   *storing;		/* that is being written, or NULL */
+	Sink	   *inserting;		/* the last one of this database that was written */
+	bool		met;			/* the try failed for a key that is there already */
 	volatile bool releasing;	/* a try ends: servers are told of it */
 	bool		again;			/* the try failed for no row: it is to be done again */
 	HeapTuple  *batch;			/* scratch of the store */
@@ -90,5 +92,9 @@ extern void tally_rows(Chunk *chunk);
 
 /* ---- keep.c ---- */
 extern void store_rows(Chunk *chunk);
+extern void reject_stored(Chunk *chunk, int at, ErrorData *error);
+
+/* ---- conflicts.c ---- */
+extern bool refuse_conflicts(Chunk *chunk, int from);
 
 #endif							/* EPRO_ETL_CHUNK_H */

@@ -48,7 +48,6 @@ static void forget_refused(Run *run);
 static bool refuse_delivery(Run *run, Sink *sink);
 static void deliver_to(Run *run, Sink *sink);
 static const char *source_id(Chunk *chunk, Row *row);
-static void reject_stored(Chunk *chunk, int at, ErrorData *error);
 static bool is_sink_column(const PipelineForm *form, const char *name);
 
 /* Stores what passed; refused rows are rejected one by one, others go in. */
@@ -58,6 +57,7 @@ store_rows(Chunk *chunk)
 	int			from = 0;
 	int			attempt = chunk->n;
 	Size		room = most_tuples(chunk);
+	bool		looked_in_vain = false;
 
 	chunk->batch = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HeapTuple) * room);
 	chunk->batch_row = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(int) * room);
@@ -65,6 +65,7 @@ store_rows(Chunk *chunk)
 	order_rows(chunk);
 	if (chunk->run->refused_row != NULL)
 		refuse_row(chunk);
+	(void) refuse_conflicts(chunk, 0);
 	while (from < chunk->n)
 	{
 		int			to = Min(chunk->n, from + attempt);
@@ -77,8 +78,13 @@ store_rows(Chunk *chunk)
 		}
 		else if (chunk->again)
 			continue;
+		else if (chunk->met && !looked_in_vain && refuse_conflicts(chunk, from))
+			attempt = chunk->n;
 		else if (chunk->stored >= 0)
+		{
+			looked_in_vain |= chunk->met;
 			attempt = Max(1, 2 * (chunk->stored - from));
+		}
 		else
 			attempt = Max(1, (to - from) / 2);
 	}
@@ -193,6 +199,8 @@ try_store(Chunk *chunk, int from, int to)
 	chunk->again = false;
 	chunk->storing = NULL;
 	chunk->releasing = false;
+	chunk->inserting = NULL;
+	chunk->met = false;
 	chunk->mark = cancel_mark();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
@@ -224,6 +232,9 @@ try_store(Chunk *chunk, int from, int to)
 			chunk->stored = from;
 		if (chunk->stored >= 0)
 			reject_stored(chunk, chunk->stored, error);
+		if (chunk->inserting != NULL && chunk->inserting->direct &&
+			(error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION || error->sqlerrcode == ERRCODE_EXCLUSION_VIOLATION))
+			chunk->met = chunk->inserting->meets = true;
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
@@ -294,6 +305,7 @@ insert_batch(Chunk *chunk, Sink *sink, int n, List **resent)
 		LatestDone	done = {0};
 
 		done.memory = CurrentMemoryContext;
+		chunk->inserting = sink;
 		sink_insert(sink, chunk->batch, n, &chunk->batch_at, &done);
 		keep_superseded(chunk, sink, &done);
 		for (int i = 0; i < done.nresent; i++)
@@ -312,6 +324,7 @@ insert_batch(Chunk *chunk, Sink *sink, int n, List **resent)
 	}
 	run->remotes = list_append_unique_ptr(run->remotes, sink);
 	chunk->storing = sink;
+	chunk->inserting = NULL;
 	patience_begin(&chunk->patience, run->parcels != NULL ? epro_sink_timeout : 0);
 	sink_insert(sink, chunk->batch, n, &chunk->batch_at, NULL);
 	patience_end(&chunk->patience, NULL);
@@ -659,7 +672,7 @@ deliver_to(Run *run, Sink *sink)
 }
 
 /* A sink refused a row: a finding without the row's values. */
-static void
+void
 reject_stored(Chunk *chunk, int at, ErrorData *error)
 {
 	Row		   *row = &chunk->rows[at];

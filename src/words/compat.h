@@ -35,11 +35,11 @@
 /* What conflicts with a row that is to be inserted, and inserting it so that
  * others can wait for it: an argument more in 16 and in 18. */
 #if PG_VERSION_NUM >= 180000
-#define epro_finds_conflict(rri, slot, estate, tid) \
-	(!ExecCheckIndexConstraints(rri, slot, estate, tid, &(slot)->tts_tid, NIL))
+#define epro_finds_conflict(rri, slot, estate, tid, indexes) \
+	(!ExecCheckIndexConstraints(rri, slot, estate, tid, &(slot)->tts_tid, indexes))
 #else
-#define epro_finds_conflict(rri, slot, estate, tid) \
-	(!ExecCheckIndexConstraints(rri, slot, estate, tid, NIL))
+#define epro_finds_conflict(rri, slot, estate, tid, indexes) \
+	(!ExecCheckIndexConstraints(rri, slot, estate, tid, indexes))
 #endif
 #if PG_VERSION_NUM >= 160000
 #define epro_insert_index_tuples_speculatively(rri, slot, estate, conflict) \

@@ -7,6 +7,7 @@ INSERT INTO entrant (position, name, plain, pipeline, before) VALUES (1, 'no rul
     (2, 'name, email, age', 'no rule', 'some', 'SELECT 1'),
     (3, 'safe_harbor, first run', 'no rule', 'safe', 'TRUNCATE epro_etl.pseudonym'), (4, 'safe_harbor', 'no rule', 'safe', 'SELECT 1'),
     (5, 'limited_dataset', 'no rule', 'limited', 'SELECT 1'), (6, 'gdpr_pseudonymous', 'no rule', 'gdpr', 'SELECT 1');
+UPDATE entrant SET statement = format('SELECT FROM epro_etl.run(%L, workers => 1)', pipeline);
 DO $$
 DECLARE
     e record;

@@ -110,11 +110,14 @@ CREATE FUNCTION odm_form(form text, conditional boolean) RETURNS xml LANGUAGE sq
 
 -- The pipelines. All but the first three have forty conditional checks: of each
 -- follow-up that it is answered where it is asked, and only there.
-CREATE TABLE entrant (position integer, name text PRIMARY KEY, plain text NOT NULL, pipeline text, before text NOT NULL DEFAULT 'SELECT 1');
+-- before: a statement before the rows are staged; alike: it loads what the others load; held: rows that its sink has then
+CREATE TABLE entrant (position integer, name text PRIMARY KEY, plain text NOT NULL, pipeline text, before text NOT NULL DEFAULT 'SELECT 1', statement text,
+                      alike boolean NOT NULL DEFAULT true, judges boolean NOT NULL DEFAULT true, held bigint NOT NULL DEFAULT 0);
 INSERT INTO entrant (position, name, plain) VALUES (1, 'json', 'json'), (2, 'fhir', 'fhir'), (3, 'odm', 'odm'),
     (4, 'json_checks', 'json'), (5, 'json_if', 'json'), (6, 'fhir_when', 'fhir'), (7, 'odm_cond', 'odm');
-UPDATE entrant SET pipeline = name;
-CREATE TABLE turn (round integer, name text, seconds float8, loaded bigint, rejected bigint);
+UPDATE entrant SET pipeline = name, statement = format('SELECT FROM epro_etl.run(%L, workers => 1)', name);
+CREATE TABLE turn (round integer, name text, seconds float8, wal numeric, staged bigint, loaded bigint, rejected bigint);
+CREATE TABLE rejected (source_id bigint, subject_key text, payload jsonb, errors text[]);
 
 SELECT epro_etl.register_form('json', json_form()), epro_etl.register_form('json_checks', json_form()),
        epro_etl.register_form('json_if', json_form() || jsonb_build_object('allOf',

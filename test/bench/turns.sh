@@ -4,11 +4,12 @@
 # facts.sh; forms.sql brings the rows, the forms, and the table of entrants.
 #
 #   turns ROWS ROUNDS [FILE...]   a server of its own with forms.sql and these
-#                                 files, then every entrant in turn, with one worker
+#                                 files, then every entrant in turn
 #
-# Printed are the median of an entrant's times, and of its ratios to the first
-# entrant and to the one that it names as plain. All responses must be loaded or
-# rejected, by every entrant the same way, or the exit code is not 0.
+# Printed are the median of an entrant's times, as its client sees them, of its
+# ratios to the first entrant and to the one that it names as plain, and of the
+# bytes of WAL a response. All responses must be loaded or rejected, by every
+# entrant the same way, or the exit code is not 0.
 
 turns()
 {
@@ -27,7 +28,7 @@ turns()
 		as_server_user psql -Xq -v ON_ERROR_STOP=1 -v rows="$rows" <"$file"
 	done
 	bench_facts
-	echo "$rows responses of 50 items, one worker, $rounds rounds"
+	echo "$rows responses of 50 items, $rounds rounds"
 	mapfile -t entrants < <(as_server_user psql -XqAtc 'SELECT name FROM bench_forms.entrant ORDER BY position')
 	for ((round = 1; round <= rounds; round++)); do
 		one_round "$round"
@@ -47,13 +48,16 @@ one_round()
 	for ((turn = 0; turn < n; turn++)); do
 		name=${entrants[($1 + turn) % n]}
 		cat <<SQL
-SELECT pipeline, before FROM bench_forms.entrant WHERE name = '$name' \gset
-TRUNCATE bench_forms.staging, bench_forms.sink_:pipeline, epro_etl.quarantine, epro_etl.finding;
+SELECT pipeline, before, statement FROM bench_forms.entrant WHERE name = '$name' \gset
+TRUNCATE bench_forms.staging, bench_forms.sink_:pipeline, bench_forms.rejected, epro_etl.quarantine, epro_etl.finding;
 :before \g /dev/null
 INSERT INTO bench_forms.staging SELECT * FROM bench_forms.pool;
 CHECKPOINT;
-SELECT loaded, rejected, extract(epoch FROM elapsed) AS seconds FROM epro_etl.run(:'pipeline', workers => 1) \gset
-INSERT INTO bench_forms.turn VALUES ($1, '$name', :seconds, :loaded, :rejected);
+SELECT clock_timestamp() AS began, pg_current_wal_insert_lsn() AS lsn \gset
+:statement \g /dev/null
+INSERT INTO bench_forms.turn SELECT $1, '$name', extract(epoch FROM clock_timestamp() - :'began'), pg_current_wal_insert_lsn() - :'lsn',
+    (SELECT count(*) FROM bench_forms.staging), (SELECT count(*) FROM bench_forms.sink_:pipeline),
+    (SELECT count(*) FROM epro_etl.quarantine) + (SELECT count(*) FROM bench_forms.rejected);
 SQL
 	done
 }
@@ -63,7 +67,8 @@ report()
 	as_server_user psql -Xq -v ON_ERROR_STOP=1 <<'SQL'
 SELECT e.name AS entrant, round(percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds)::numeric, 3) AS seconds,
        round(percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds / first.seconds)::numeric, 2) AS to_first,
-       round(percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds / plain.seconds)::numeric, 2) AS to_plain
+       round(percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds / plain.seconds)::numeric, 2) AS to_plain,
+       round(percentile_cont(0.5) WITHIN GROUP (ORDER BY t.wal / (SELECT count(*) FROM bench_forms.pool))::numeric) AS wal
 FROM bench_forms.entrant e JOIN bench_forms.turn t USING (name)
      JOIN bench_forms.turn first ON first.round = t.round
          AND first.name = (SELECT name FROM bench_forms.entrant ORDER BY position LIMIT 1)
@@ -71,8 +76,9 @@ FROM bench_forms.entrant e JOIN bench_forms.turn t USING (name)
 GROUP BY e.name, e.position ORDER BY e.position;
 DO $$
 BEGIN
-    IF (SELECT count(DISTINCT (loaded, rejected)) FROM bench_forms.turn) <> 1 OR
-       (SELECT loaded + rejected FROM bench_forms.turn LIMIT 1) <> (SELECT count(*) FROM bench_forms.pool) THEN
+    IF EXISTS (SELECT FROM bench_forms.turn WHERE staged > 0) OR
+       (SELECT count(DISTINCT loaded) FROM bench_forms.turn JOIN bench_forms.entrant USING (name) WHERE alike) <> 1 OR
+       EXISTS (SELECT FROM bench_forms.turn JOIN bench_forms.entrant USING (name) WHERE judges AND loaded + rejected <> held + (SELECT count(*) FROM bench_forms.pool)) THEN
         RAISE 'the entrants did not all load and reject the same';
     END IF;
 END $$;

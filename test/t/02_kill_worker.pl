@@ -54,7 +54,7 @@ sub killed
 	else
 	{
 		# the server restarts by itself
-		$node->poll_query_until('postgres', 'SELECT true') or die 'the server did not come back';
+		await_back($node);
 	}
 	$_->close foreach ($look, $caller);
 
@@ -91,7 +91,7 @@ sub killed_while_opening
 		"$name: it waits");
 	kill 'KILL', worker($look);
 	$caller->wait;
-	$node->poll_query_until('postgres', 'SELECT true') or die 'the server did not come back';
+	await_back($node);
 	$_->close foreach ($look, $caller, $locker);
 	$look = observer($node);
 	is(status_of($look), '', "$name: no run");

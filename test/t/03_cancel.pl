@@ -342,7 +342,7 @@ sub canceled_before_all_have_connected
 	if (PostgreSQL::Test::Utils::slurp_file($node->logfile) =~ /was terminated by signal/)
 	{
 		fail("$name: the server crashed");
-		$node->poll_query_until('postgres', 'SELECT true');
+		await_back($node);
 		$_->close foreach ($look, $locker);
 		($look, $locker) = (observer($node), observer($node));
 	}

@@ -203,7 +203,7 @@ sub killed
 sub crashed
 {
 	$_->close foreach ($look, $one);
-	$node->poll_query_until('postgres', 'SELECT true') or die 'the server did not come back';
+	await_back($node);
 	$look = observer($node);
 	$one = EproTest::Psql->new($node);
 	return;

@@ -568,7 +568,7 @@ sub killed
 	kill 'KILL', $session->backend;
 	$session->wait;
 	$_->close foreach ($session, $here);
-	$node->poll_query_until('postgres', 'SELECT true') or die 'the server did not come back';
+	await_back($node);
 	$here = reach($node);
 	is($there->query(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}), 1, 'killed: it still goes on there') if time() - $began < 2.5;
 	ok(until_true($there, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 0), 'killed: then it ends');

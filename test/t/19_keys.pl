@@ -130,7 +130,7 @@ sub rotation
 # Canceled, terminated, killed: a row is done, or it is not.
 sub ended_anywhere
 {
-	my $node_back = sub { $node->poll_query_until('postgres', 'SELECT true') or die 'the server did not come back' };
+	my $node_back = sub { await_back($node) };
 	my %how = (
 		'1 canceled' => sub { $look->query('SELECT pg_cancel_backend(' . $_[0]->backend . ')') },
 		'2 terminated' => sub { $look->query('SELECT pg_terminate_backend(' . $_[0]->backend . ')') },

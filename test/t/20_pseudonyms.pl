@@ -262,13 +262,7 @@ sub killed
 		my $seen = $look->query('SELECT count(*) FROM epro_etl.pseudonym');
 		kill 'KILL', $look->query(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = 77 AND NOT granted LIMIT 1});
 		$one->wait;
-		# no psql: it may be gone before it is sent a query
-		my $end = time + $EproTest::PATIENCE;
-		until (system($node->installed_command('pg_isready'), '-q', '-h', $node->host, '-p', $node->port) == 0)
-		{
-			die 'the server did not come back' if time > $end;
-			sleep(0.05);
-		}
+		await_back($node);
 		$_->close foreach ($look, $one, $two);
 		$look = observer($node, options => { 'auto_explain.log_min_duration' => -1 });
 		$one = EproTest::Psql->new($node);

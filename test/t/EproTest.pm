@@ -17,7 +17,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  create_node create_fixture stage restage observer until_true
+  create_node create_fixture stage restage observer until_true await_back
   close_gate open_gates await_gate await_stubborn gate_open_for
   survivors oracle_ok status_of sqlstate key_file
   start_stream stop_stream_ok stream_shows await_stream await_arrived
@@ -217,6 +217,21 @@ sub observer
 {
 	my ($node, %args) = @_;
 	return EproTest::Psql->new($node, %args);
+}
+
+# Waits until a server that has crashed takes connections again. Not by psql, as
+# poll_query_until() does: one that is refused may be gone before it is sent the query.
+sub await_back
+{
+	my ($node) = @_;
+	my $end = time() + $PATIENCE;
+
+	until (system($node->installed_command('pg_isready'), '-q', '-h', $node->host, '-p', $node->port) == 0)
+	{
+		die 'the server did not come back' if time() > $end;
+		sleep(0.05);
+	}
+	return;
 }
 
 # Waits until a query says "t" (or what is expected).

@@ -1,0 +1,125 @@
+/*
+ * conflicts.c
+ *		Rows that a unique key of their sink would refuse, found before anything
+ *		is written.
+ *
+ * A row that is refused costs a try: all that went before it in the try is
+ * rolled back and written again.  Where many are, that is most of the work.  So
+ * once a key of a sink has refused one, the rest of the chunk, and the chunks
+ * behind it, are looked up in the sink's indexes first, for as long as that
+ * finds any.  What it cannot find (two rows of one chunk, a key that somebody
+ * else is just about to commit) the try still finds.
+ *
+ * Holds no locks but those that an insert would take, and waits as an insert
+ * would: for a transaction that is about to insert the same key.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pipeline/chunk.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+static int	refuse_in(Chunk *chunk, const PipelineForm *form, int s, int from);
+static bool find(Sink *sink, HeapTuple *tuples, int n, Oid *by);
+
+/*
+ * Rejects the rows behind `from` that meet a key.  Only sinks are asked of which
+ * Sink.meets says that they are worth it; false when none has refused any.
+ */
+bool
+refuse_conflicts(Chunk *chunk, int from)
+{
+	Pipeline   *pipeline = chunk->run->pipeline;
+	bool		refused = false;
+
+	for (int f = 0; f < pipeline->nforms; f++)
+	{
+		PipelineForm *form = &pipeline->forms[f];
+
+		for (int s = 0; s < form->nsinks; s++)
+		{
+			if (!form->sinks[s]->meets)
+				continue;
+			form->sinks[s]->meets = refuse_in(chunk, form, s, from) > 0;
+			refused |= form->sinks[s]->meets;
+		}
+	}
+	return refused;
+}
+
+/* Of one sink; returns how many rows were refused. */
+static int
+refuse_in(Chunk *chunk, const PipelineForm *form, int s, int from)
+{
+	int			n = 0;
+	int			refused = 0;
+	Oid		   *by;
+
+	for (int i = from; i < chunk->n; i++)
+	{
+		Row		   *row = &chunk->rows[i];
+
+		if (row->form != form || row->verdict != VERDICT_PASSED)
+			continue;
+		for (int t = 0; t < row->formed[s].n; t++)
+		{
+			chunk->batch[n] = row->formed[s].tuples[t];
+			chunk->batch_row[n++] = i;
+		}
+	}
+	if (n == 0)
+		return 0;
+	by = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Oid) * n);
+	if (!find(form->sinks[s], chunk->batch, n, by))
+		return 0;
+	for (int i = 0; i < n; i++)
+	{
+		int			at = chunk->batch_row[i];
+		ErrorData	error = {0};
+
+		/* a response of a long sink has several rows */
+		if (by[i] == InvalidOid || chunk->rows[at].verdict != VERDICT_PASSED)
+			continue;
+		error.sqlerrcode = ERRCODE_UNIQUE_VIOLATION;
+		error.constraint_name = get_rel_name(by[i]);
+		reject_stored(chunk, at, &error);
+		refused++;
+	}
+	return refused;
+}
+
+/* In a subtransaction, since an index may have an expression that fails: then the try will tell. */
+static bool
+find(Sink *sink, HeapTuple *tuples, int n, Oid *by)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool found = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		sink_find_conflicts(sink, tuples, n, by);
+		ReleaseCurrentSubTransaction();
+		found = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = error_take(memory);
+
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(memory);
+		CurrentResourceOwner = owner;
+		if (!error_is_rows(NULL, error))
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+	return found;
+}

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+#
+# The race, with nothing but this repository: the same job by a set-based
+# statement (peer_sql) and by this extension, and the bare move of ready-made
+# rows by one process (limit).
+#
+#   bench.sh [ROWS [ROUNDS]]    200000 and 3 by default; see turns.sh
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=test/lib.sh
+. "$here/../lib.sh"
+# shellcheck source=test/bench/facts.sh
+. "$here/facts.sh"
+# shellcheck source=test/bench/turns.sh
+. "$here/turns.sh"
+
+turns "${1:-200000}" "${2:-3}" "$here/race.sql"
