@@ -92,6 +92,7 @@ extern void tally_rows(Chunk *chunk);
 
 /* ---- keep.c ---- */
 extern void store_rows(Chunk *chunk);
+extern int	gather_batch(Chunk *chunk, const PipelineForm *form, int sink, int from, int to);
 extern void reject_stored(Chunk *chunk, int at, ErrorData *error);
 
 /* ---- conflicts.c ---- */

@@ -54,22 +54,10 @@ refuse_conflicts(Chunk *chunk, int from)
 static int
 refuse_in(Chunk *chunk, const PipelineForm *form, int s, int from)
 {
-	int			n = 0;
+	int			n = gather_batch(chunk, form, s, from, chunk->n);
 	int			refused = 0;
 	Oid		   *by;
 
-	for (int i = from; i < chunk->n; i++)
-	{
-		Row		   *row = &chunk->rows[i];
-
-		if (row->form != form || row->verdict != VERDICT_PASSED)
-			continue;
-		for (int t = 0; t < row->formed[s].n; t++)
-		{
-			chunk->batch[n] = row->formed[s].tuples[t];
-			chunk->batch_row[n++] = i;
-		}
-	}
 	if (n == 0)
 		return 0;
 	by = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Oid) * n);

@@ -274,24 +274,33 @@ insert_rows(Chunk *chunk, int from, int to, List **resent)
 
 		for (int s = 0; s < form->nsinks; s++)
 		{
-			int			n = 0;
+			int			n = gather_batch(chunk, form, s, from, to);
 
-			for (int i = from; i < to; i++)
-			{
-				Row		   *row = &chunk->rows[i];
-
-				if (row->form != form || row->verdict != VERDICT_PASSED)
-					continue;
-				for (int t = 0; t < row->formed[s].n; t++)
-				{
-					chunk->batch[n] = row->formed[s].tuples[t];
-					chunk->batch_row[n++] = i;
-				}
-			}
 			if (n > 0)
 				insert_batch(chunk, form->sinks[s], n, resent);
 		}
 	}
+}
+
+/* The batch becomes what the rows from..to are to have in a form's sink, by number; returns how many. */
+int
+gather_batch(Chunk *chunk, const PipelineForm *form, int sink, int from, int to)
+{
+	int			n = 0;
+
+	for (int i = from; i < to; i++)
+	{
+		const Row  *row = &chunk->rows[i];
+
+		if (row->form != form || row->verdict != VERDICT_PASSED)
+			continue;
+		for (int t = 0; t < row->formed[sink].n; t++)
+		{
+			chunk->batch[n] = row->formed[sink].tuples[t];
+			chunk->batch_row[n++] = i;
+		}
+	}
+	return n;
 }
 
 /* The first n of the batch, into their sink or the outbox. */
