@@ -23,7 +23,7 @@
 #include "utils/resowner.h"
 
 static int	refuse_in(Chunk *chunk, const PipelineForm *form, int s, int from);
-static bool find(Sink *sink, HeapTuple *tuples, int n, Oid *by);
+static bool find(Chunk *chunk, Sink *sink, int n, Oid *by);
 
 /*
  * Rejects the rows behind `from` that meet a key.  Only sinks are asked of which
@@ -61,7 +61,7 @@ refuse_in(Chunk *chunk, const PipelineForm *form, int s, int from)
 	if (n == 0)
 		return 0;
 	by = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Oid) * n);
-	if (!find(form->sinks[s], chunk->batch, n, by))
+	if (!find(chunk, form->sinks[s], n, by))
 		return 0;
 	for (int i = 0; i < n; i++)
 	{
@@ -81,17 +81,18 @@ refuse_in(Chunk *chunk, const PipelineForm *form, int s, int from)
 
 /* In a subtransaction, since an index may have an expression that fails: then the try will tell. */
 static bool
-find(Sink *sink, HeapTuple *tuples, int n, Oid *by)
+find(Chunk *chunk, Sink *sink, int n, Oid *by)
 {
 	MemoryContext memory = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool found = false;
 
+	chunk->mark = cancel_mark();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
-		sink_find_conflicts(sink, tuples, n, by);
+		sink_find_conflicts(sink, chunk->batch, n, by);
 		ReleaseCurrentSubTransaction();
 		found = true;
 	}
@@ -104,6 +105,8 @@ find(Sink *sink, HeapTuple *tuples, int n, Oid *by)
 		CurrentResourceOwner = owner;
 		if (!error_is_rows(NULL, error))
 			ReThrowError(error);
+		/* its function may have taken a cancel for its own */
+		refuse_swallowed_cancel(chunk, true);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
