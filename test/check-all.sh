@@ -430,7 +430,7 @@ tap_logs()
 {
 	local name log
 
-	for name in $(sed -nE 's|^.*/([^/ ]+)\.pl \(Wstat: .*|\1|p' "$WORK/tap.log" | sort -u); do
+	for name in $(sed -nE 's|^.*/([^/ ]+)\.pl +\(Wstat: .*|\1|p' "$WORK/tap.log" | sort -u); do
 		for log in "$WORK"/tap/tmp_check/log/regress_log_"$name" "$WORK"/tap/tmp_check/log/"$name"_*.log; do
 			[ -s "$log" ] || continue
 			echo "--- the end of $(basename "$log"):"

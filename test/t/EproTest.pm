@@ -219,18 +219,15 @@ sub observer
 	return EproTest::Psql->new($node, %args);
 }
 
-# Waits until a server that has crashed takes connections again. Not by psql, as
-# poll_query_until() does: one that is refused may be gone before it is sent the query.
+# Waits until a server that has lost a process has restarted by itself. It takes
+# connections until it knows of the loss, and ends them then, so that it is its log
+# that tells: each call waits for the next restart there.
 sub await_back
 {
 	my ($node) = @_;
-	my $end = time() + $PATIENCE;
 
-	until (system($node->installed_command('pg_isready'), '-q', '-h', $node->host, '-p', $node->port) == 0)
-	{
-		die 'the server did not come back' if time() > $end;
-		sleep(0.05);
-	}
+	$node->{epro_restarts_seen} = $node->wait_for_log(qr/all server processes terminated; reinitializing.*ready to accept connections/s,
+		$node->{epro_restarts_seen} || 0);
 	return;
 }
 
