@@ -14,6 +14,8 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -24,6 +26,7 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -130,15 +133,18 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 	};
 	OwnerScope	scope;
 
+	static SPIPlanPtr plan = NULL;
+
 	write_findings(run_id, findings, found, nfound);
 
 	owner_begin(&scope);
-	execute("UPDATE epro_etl.run_worker SET claimed = claimed + $3, loaded = loaded + $4,"
-			" warned = warned + $5, rejected = rejected + $6, duplicate = duplicate + $7,"
-			" deferred = deferred + $8, skipped = skipped + $9, undeclared = undeclared + $10, chunks = chunks + 1"
-			" WHERE run_id = $1 AND worker = $2",
-			lengthof(types), types, values, NULL, SPI_OK_UPDATE);
-	if (SPI_processed != 1)
+	if (plan == NULL)
+		plan = plan_keep(SPI_prepare("UPDATE epro_etl.run_worker SET claimed = claimed + $3, loaded = loaded + $4,"
+									 " warned = warned + $5, rejected = rejected + $6, duplicate = duplicate + $7,"
+									 " deferred = deferred + $8, skipped = skipped + $9, undeclared = undeclared + $10,"
+									 " chunks = chunks + 1 WHERE run_id = $1 AND worker = $2",
+									 lengthof(types), types), TopMemoryContext);
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_UPDATE || SPI_processed != 1)
 		elog(ERROR, "the ledger has lost worker %d of run " INT64_FORMAT, worker, run_id);
 	owner_end(&scope);
 }
@@ -241,16 +247,19 @@ account_superseded(int64 run_id, const Sink *sink, const Superseded *superseded,
 bool
 account_has_requeued(const char *pipeline)
 {
-	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(pipeline)};
-	OwnerScope	scope;
+	Relation	relation = table_open(own_relation("requeued"), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
 	bool		any;
 
-	owner_begin(&scope);
-	execute("SELECT 1 FROM epro_etl.requeued WHERE pipeline = $1 LIMIT 1",
-			1, types, values, NULL, SPI_OK_SELECT);
-	any = SPI_processed > 0;
-	owner_end(&scope);
+	/* every chunk asks: a statement would cost more than the rest of its accounting */
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(pipeline));
+	key.sk_collation = TupleDescAttr(RelationGetDescr(relation), 0)->attcollation;
+	scan = systable_beginscan(relation, own_relation("requeued_pkey"), true,
+							  GetActiveSnapshot(), 1, &key);
+	any = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
 	return any;
 }
 

@@ -22,7 +22,7 @@
 #include "utils/rls.h"
 
 /* rows that have a slot at once: bounded, however many rows a chunk has */
-#define SLICE_ROWS 1000
+#define SLICE_ROWS 250
 
 static void insert_slice(ResultRelInfo *target, EState *estate,
 						 BulkInsertState bulk, TupleTableSlot **slots,
@@ -141,7 +141,8 @@ insert_slice(ResultRelInfo *target, EState *estate, BulkInsertState bulk,
 
 	for (int i = 0; i < n; i++)
 	{
-		ExecStoreHeapTuple(tuples[from + i], slots[i], false);
+		/* as if it were the slot's own, or the insert would make it a copy */
+		ExecStoreHeapTuple(tuples[from + i], slots[i], true);
 		slots[i]->tts_tableOid = RelationGetRelid(relation);
 		if (has_constraints)
 		{
@@ -153,6 +154,9 @@ insert_slice(ResultRelInfo *target, EState *estate, BulkInsertState bulk,
 
 	*at = -1;
 	table_multi_insert(relation, slots, n, GetCurrentCommandId(true), 0, bulk);
+	/* it is the caller's, who may need it again */
+	for (int i = 0; i < n; i++)
+		slots[i]->tts_flags &= ~TTS_FLAG_SHOULDFREE;
 
 	if (target->ri_NumIndices > 0)
 	{

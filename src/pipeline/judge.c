@@ -222,6 +222,8 @@ do_step(Chunk *chunk)
 	switch (chunk->step)
 	{
 		case STEP_DECODE:
+			if (run->pseudonymiser != NULL)
+				pseudonymiser_expect(run->pseudonymiser, response->study, response->subject);
 			row->ended = !decode(form, response);
 			chunk->step = row->ended ? STEP_DONE : STEP_DEIDENTIFY;
 			break;

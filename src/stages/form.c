@@ -104,6 +104,7 @@ static void compile_options(FormNode *node, Keyword keyword, JsonbValue *value,
 							const char *where);
 static void compile_limit(FormNode *node, Keyword keyword, JsonbValue *value,
 						  const char *where);
+static void narrow_range(FormNode *node, Keyword keyword);
 static void compile_length(FormNode *node, Keyword keyword, JsonbValue *value,
 						   const char *where);
 static void compile_pattern(FormNode *node, JsonbValue *value, const char *where);
@@ -481,9 +482,38 @@ compile_limit(FormNode *node, Keyword keyword, JsonbValue *value,
 	if (value->type != jbvNumeric)
 		form_refuse(where, "a limit must be a number", NULL);
 	value_set_jsonb(&node->bound[keyword], value);
+	narrow_range(node, keyword);
 	node->has |= 1 << keyword;
 	node->message[keyword] = psprintf("must be %s %s", relation[keyword],
 									  value_text(&node->bound[keyword], &len));
+}
+
+/* Leaves out of low to high the whole numbers that break a limit; all, where it is no small number. */
+static void
+narrow_range(FormNode *node, Keyword keyword)
+{
+	const Value *limit = &node->bound[keyword];
+	int64		number = limit->number;
+	bool		known = limit->kind == VALUE_INTEGER || limit->between;
+
+	if (!(node->has & KEYWORDS_OF_LIMITS))
+	{
+		node->low = PG_INT64_MIN;
+		node->high = PG_INT64_MAX;
+	}
+	if (known && keyword == KEYWORD_MINIMUM)
+		node->low = Max(node->low, limit->between ? number + 1 : number);
+	else if (known && keyword == KEYWORD_EXCLUSIVE_MINIMUM && number < PG_INT64_MAX)
+		node->low = Max(node->low, number + 1);
+	else if (known && keyword == KEYWORD_MAXIMUM)
+		node->high = Min(node->high, number);
+	else if (known && keyword == KEYWORD_EXCLUSIVE_MAXIMUM && number > PG_INT64_MIN)
+		node->high = Min(node->high, limit->between ? number : number - 1);
+	else
+	{
+		node->low = PG_INT64_MAX;
+		node->high = PG_INT64_MIN;
+	}
 }
 
 static void

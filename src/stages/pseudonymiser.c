@@ -82,6 +82,7 @@ static const char *const purpose_name[KEY_PURPOSE_COUNT] = {
 	[KEY_CHECK] = "check",
 };
 
+static CachedKey *cache_slot(const Pseudonymiser *pseudonymiser, Span study, Span subject);
 static void free_hmac(void *argument);
 static void compute_subject_key(Pseudonymiser *pseudonymiser, Span study,
 								Span subject, char *subject_key);
@@ -210,13 +211,7 @@ pseudonymise(Pseudonymiser *pseudonymiser, bool shifts, Response *response)
 		return true;
 	}
 
-	{
-		uint32		hash = hash_bytes((const unsigned char *) subject.data, subject.len);
-
-		hash = hash_combine(hash, study.len ?
-							hash_bytes((const unsigned char *) study.data, study.len) : 0);
-		cached = &pseudonymiser->cache[hash & (CACHE_SIZE - 1)];
-	}
+	cached = cache_slot(pseudonymiser, study, subject);
 	if (cached->subject_len != subject.len || cached->study_len != study.len ||
 		memcmp(cached->identity, study.data, study.len) != 0 ||
 		memcmp(cached->identity + study.len, subject.data, subject.len) != 0)
@@ -236,6 +231,32 @@ pseudonymise(Pseudonymiser *pseudonymiser, bool shifts, Response *response)
 	if (shifts)
 		response->shift_days = cached->shift_days;
 	return true;
+}
+
+/*
+ * A response of this subject is about to be decoded: what the cache has of it may
+ * come from memory meanwhile.
+ */
+void
+pseudonymiser_expect(const Pseudonymiser *pseudonymiser, Span study, Span subject)
+{
+	const char *cached;
+
+	if (subject.data == NULL)
+		return;
+	cached = (const char *) cache_slot(pseudonymiser, study, subject);
+	__builtin_prefetch(cached);
+	__builtin_prefetch(cached + sizeof(CachedKey) - 1);
+}
+
+static CachedKey *
+cache_slot(const Pseudonymiser *pseudonymiser, Span study, Span subject)
+{
+	uint32		hash = hash_bytes((const unsigned char *) subject.data, subject.len);
+
+	hash = hash_combine(hash, study.len ?
+						hash_bytes((const unsigned char *) study.data, study.len) : 0);
+	return &pseudonymiser->cache[hash & (CACHE_SIZE - 1)];
 }
 
 static void

@@ -972,13 +972,7 @@ compare_elements(const void *a, const void *b)
 
 	CHECK_FOR_INTERRUPTS();
 	if (number && left->kind == right->kind)
-	{
-		if (left->kind == VALUE_INTEGER)
-			return (left->number > right->number) - (left->number < right->number);
-		return DatumGetInt32(DirectFunctionCall2(numeric_cmp,
-												 NumericGetDatum(value_numeric(left)),
-												 NumericGetDatum(value_numeric(right))));
-	}
+		return value_compare_numbers(left, right);
 	/* a whole number that fits int64 is never a NUMERIC */
 	if (left->kind != right->kind)
 		return left->kind < right->kind ? -1 : 1;

@@ -50,6 +50,7 @@ extern void keyed_hash(Pseudonymiser *pseudonymiser, const uint8 *key,
 					   const Span *parts, int nparts, uint8 *hash);
 extern void pseudonymiser_check(Pseudonymiser *pseudonymiser, int version,
 								uint8 *value);
+extern void pseudonymiser_expect(const Pseudonymiser *pseudonymiser, Span study, Span subject);
 extern bool pseudonymise(Pseudonymiser *pseudonymiser, bool shifts,
 						 Response *response);
 extern void pseudonym_advance(Pseudonymiser *pseudonymiser, Span study,

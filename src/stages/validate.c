@@ -112,44 +112,33 @@ validate_node(const FormNode *node, Response *response)
 bool
 type_holds(const FormNode *node, const Value *value)
 {
-	uint16		bits = 0;
+	static const uint16 types[] = {
+		[VALUE_ABSENT] = PG_UINT16_MAX,
+		[VALUE_REMOVED] = PG_UINT16_MAX,
+		[VALUE_NULL] = TYPE_NULL,
+		[VALUE_BOOLEAN] = TYPE_BOOLEAN,
+		[VALUE_INTEGER] = TYPE_INTEGER | TYPE_NUMBER,
+		[VALUE_NUMERIC] = TYPE_NUMBER,
+		[VALUE_TEXT] = TYPE_STRING,
+		[VALUE_ARRAY] = TYPE_ARRAY,
+		[VALUE_OBJECT] = TYPE_OBJECT,
+	};
 
-	if (node->types == 0)
+	if (node->types == 0 || (node->types & types[value->kind]))
 		return true;
-	switch (value->kind)
-	{
-		case VALUE_NULL:
-			bits = TYPE_NULL;
-			break;
-		case VALUE_BOOLEAN:
-			bits = TYPE_BOOLEAN;
-			break;
-		case VALUE_INTEGER:
-			bits = TYPE_INTEGER | TYPE_NUMBER;
-			break;
-		case VALUE_NUMERIC:
-			/* typed: a whole number beyond int64, such as 1e400 */
-			bits = TYPE_NUMBER | (value->typed ? TYPE_INTEGER : 0);
-			break;
-		case VALUE_TEXT:
-			bits = TYPE_STRING;
-			break;
-		case VALUE_ARRAY:
-			bits = TYPE_ARRAY;
-			break;
-		case VALUE_OBJECT:
-			bits = TYPE_OBJECT;
-			break;
-		case VALUE_ABSENT:
-		case VALUE_REMOVED:
-			return true;
-	}
-	return (node->types & bits) != 0;
+	/* typed: a whole number beyond int64, such as 1e400 */
+	return value->kind == VALUE_NUMERIC && value->typed && (node->types & TYPE_INTEGER);
 }
 
 static void
 validate_number(const FormNode *node, const Value *value, Response *response)
 {
+	if (!(node->has & KEYWORDS_OF_LIMITS))
+		return;
+	/* most keep them: one with a fraction, if the whole numbers on both sides do */
+	if ((value->kind == VALUE_INTEGER || value->between) && value->number >= node->low &&
+		(value->between ? value->number < node->high : value->number <= node->high))
+		return;
 	for (Keyword keyword = KEYWORD_MINIMUM; keyword <= KEYWORD_EXCLUSIVE_MAXIMUM; keyword++)
 	{
 		if ((node->has & (1 << keyword)) &&
@@ -162,14 +151,8 @@ validate_number(const FormNode *node, const Value *value, Response *response)
 bool
 limit_holds(Keyword keyword, const Value *value, const Value *limit)
 {
-	int			order;
+	int			order = value_compare_numbers(value, limit);
 
-	if (value->kind == VALUE_INTEGER && limit->kind == VALUE_INTEGER)
-		order = (value->number > limit->number) - (value->number < limit->number);
-	else
-		order = DatumGetInt32(DirectFunctionCall2(numeric_cmp,
-												  NumericGetDatum(value_numeric(value)),
-												  NumericGetDatum(value_numeric(limit))));
 	switch (keyword)
 	{
 		case KEYWORD_MINIMUM:
@@ -308,13 +291,7 @@ equal_values(const Value *a, const Value *b)
 {
 	if ((a->kind == VALUE_INTEGER || a->kind == VALUE_NUMERIC) &&
 		(b->kind == VALUE_INTEGER || b->kind == VALUE_NUMERIC))
-	{
-		if (a->kind == VALUE_INTEGER && b->kind == VALUE_INTEGER)
-			return a->number == b->number;
-		return DatumGetInt32(DirectFunctionCall2(numeric_cmp,
-												 NumericGetDatum(value_numeric(a)),
-												 NumericGetDatum(value_numeric(b)))) == 0;
-	}
+		return value_compare_numbers(a, b) == 0;
 	if (a->kind != b->kind)
 		return false;
 	switch (a->kind)

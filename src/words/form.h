@@ -48,6 +48,10 @@ typedef enum Keyword
 
 #define KEYWORD_COUNT (KEYWORD_FORMAT + 1)
 
+/* of FormNode.has */
+#define KEYWORDS_OF_LIMITS \
+	(1 << KEYWORD_MINIMUM | 1 << KEYWORD_MAXIMUM | 1 << KEYWORD_EXCLUSIVE_MINIMUM | 1 << KEYWORD_EXCLUSIVE_MAXIMUM)
+
 /* in place of a severity: the keyword is not judged */
 #define KEYWORD_OFF (-1)
 
@@ -110,45 +114,48 @@ typedef struct DeidRule
 	int			nrestricted;
 } DeidRule;
 
-/* One property: an item, or (with children) a group of items. */
+/*
+ * One property: an item, or (with children) a group of items.  What every answer
+ * is judged by comes first, so that it shares a cache line.
+ */
 typedef struct FormNode
 {
 	const char *key;			/* property name, not terminated for jsonb's
 								 * sake only: it is terminated here */
 	int			keylen;
-	const char *name;			/* item name: keys joined by dots */
-	const char *pointer;		/* JSON Pointer (RFC 6901) into the payload */
-	const char *where;			/* that of its schema in the definition; NULL: the
-								 * schema is a boolean, or there is none */
 	int			slot;			/* index of its Value in a response */
 	uint32		has;			/* bit a Keyword: which are declared */
-	int8		overlay[KEYWORD_COUNT]; /* severity + 1; 0: as ever; or KEYWORD_OFF */
-	int			required_at;	/* its place in the list of the required */
+	DeidMethod	deid;
+	Format		format;
 	uint16		types;
 	uint8		normalise;
-	Format		format;
-	ItemType	type;			/* the SQL side, see item_type_oid() */
 	bool		fits_int4;
+	ItemType	type;			/* the SQL side, see item_type_oid() */
+	int			nchildren;
+	struct FormNode **children; /* in jsonb's key order */
+	struct Schema *schema;		/* what else its schema says (words/schema.h),
+								 * or NULL: it is plain */
+	regex_t    *pattern;
+	int64		low;			/* whole numbers from here to there keep all */
+	int64		high;			/* limits; nothing is said where has names none */
+	Value		bound[KEYWORD_EXCLUSIVE_MAXIMUM + 1];	/* the four limits */
+	int64		min_length;
+	int64		max_length;
+	Value	   *options;		/* enum's values, then const's as the last */
+	int			noptions;		/* of enum */
+	int			required_at;	/* its place in the list of the required */
+	int8		overlay[KEYWORD_COUNT]; /* severity + 1; 0: as ever; or KEYWORD_OFF */
 
-	DeidMethod	deid;
 	const DeidRule *deid_rule;	/* NULL: the method has no parameters */
 	const char *deid_domain;	/* pseudonymize: within which a code stands for one thing */
 	bool		deid_creates;	/* and whether what has none gets one */
 	bool		deid_whole;		/* and whether a text may be a whole number */
 
-	Value	   *options;		/* enum's values, then const's as the last */
-	int			noptions;		/* of enum */
-	Value		bound[KEYWORD_EXCLUSIVE_MAXIMUM + 1];	/* the four limits */
-	int64		min_length;
-	int64		max_length;
-	regex_t    *pattern;
-
+	const char *name;			/* item name: keys joined by dots */
+	const char *pointer;		/* JSON Pointer (RFC 6901) into the payload */
+	const char *where;			/* that of its schema in the definition; NULL: the
+								 * schema is a boolean, or there is none */
 	const char *message[KEYWORD_COUNT]; /* what a finding says */
-
-	struct FormNode **children; /* in jsonb's key order */
-	int			nchildren;
-	struct Schema *schema;		/* what else its schema says (words/schema.h),
-								 * or NULL: it is plain */
 } FormNode;
 
 /* Something of a definition that no rule was made of. */

@@ -198,6 +198,7 @@ get_value(Cursor *cursor, Value *value)
 	memset(value, 0, sizeof(*value));
 	value->kind = (ValueKind) (kind & ~TYPED_BIT);
 	value->typed = (kind & TYPED_BIT) != 0;
+	value->between = false;
 	if (has_number(value))
 		memcpy(&value->number, get(cursor, sizeof(value->number)), sizeof(value->number));
 	if (value->typed)

@@ -58,14 +58,22 @@ static bool is_json_by_input(Oid type);
 static char *json_text(const Value *value);
 static void input_datum(char *text, Oid type, int32 typmod, Datum *datum);
 
+/* What a Numeric is, and the number of NUMBER_WHOLE and NUMBER_BETWEEN. */
+typedef enum NumberKind
+{
+	NUMBER_WHOLE,				/* a whole one, which fits int64 */
+	NUMBER_BETWEEN,				/* between this whole number and the next */
+	NUMBER_FRACTION,			/* not whole, and no more is known of it */
+	NUMBER_HUGE,				/* whole, and beyond int64 */
+	NUMBER_NONE					/* NaN or infinite */
+} NumberKind;
+
 /*
- * Reads a whole number out of a Numeric; false when it has a fraction, does
- * not fit, or is NaN or infinite.  Whole numbers of up to sixteen digits, that
- * is every score a questionnaire has, take the short way without numeric
- * arithmetic.
+ * Whole numbers of up to sixteen digits and their fractions, that is every answer
+ * a questionnaire has, take the short way without numeric arithmetic.
  */
-bool
-value_from_numeric(Numeric numeric, int64 *integer)
+static NumberKind
+read_numeric(Numeric numeric, int64 *integer)
 {
 	const char *raw = VARDATA_ANY(numeric);
 	int			size = VARSIZE_ANY_EXHDR(numeric);
@@ -77,18 +85,19 @@ value_from_numeric(Numeric numeric, int64 *integer)
 	{
 		int			ndigits = (size - (int) sizeof(header)) / (int) sizeof(int16);
 		int			weight = NUMERIC_SHORT_WEIGHT(header);
-		int64		value = 0;
+		bool		negative = (header & NUMERIC_SHORT_NEGATIVE) != 0;
+		/* trailing zeros are never stored: digits past the point are real */
+		bool		fraction = ndigits > weight + 1;
 
 		if (ndigits == 0)
 		{
 			*integer = 0;
-			return true;
+			return NUMBER_WHOLE;
 		}
-		/* trailing zeros are never stored: digits past the point are real */
-		if (ndigits > weight + 1)
-			return false;
 		if (weight < SAFE_DIGITS)
 		{
+			int64		value = 0;
+
 			for (int i = 0; i <= weight; i++)
 			{
 				int16		digit = 0;
@@ -98,24 +107,41 @@ value_from_numeric(Numeric numeric, int64 *integer)
 						   sizeof(int16));
 				value = value * NUMERIC_BASE + digit;
 			}
-			*integer = (header & NUMERIC_SHORT_NEGATIVE) ? -value : value;
-			return true;
+			*integer = !negative ? value : fraction ? -value - 1 : -value;
+			return fraction ? NUMBER_BETWEEN : NUMBER_WHOLE;
 		}
+		if (fraction)
+			return NUMBER_FRACTION;
 	}
 
 	if (numeric_is_nan(numeric) || numeric_is_inf(numeric))
-		return false;
+		return NUMBER_NONE;
 	whole = DirectFunctionCall2(numeric_trunc, NumericGetDatum(numeric),
 								Int32GetDatum(0));
 	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, whole,
 										  NumericGetDatum(numeric))))
-		return false;
+		return NUMBER_FRACTION;
 	if (DatumGetBool(DirectFunctionCall2(numeric_gt, whole,
 										 NumericGetDatum(int64_to_numeric(PG_INT64_MAX)))) ||
 		DatumGetBool(DirectFunctionCall2(numeric_lt, whole,
 										 NumericGetDatum(int64_to_numeric(PG_INT64_MIN)))))
-		return false;
+		return NUMBER_HUGE;
 	*integer = DatumGetInt64(DirectFunctionCall1(numeric_int8, whole));
+	return NUMBER_WHOLE;
+}
+
+/*
+ * Reads a whole number out of a Numeric; false when it has a fraction, does
+ * not fit, or is NaN or infinite.
+ */
+bool
+value_from_numeric(Numeric numeric, int64 *integer)
+{
+	int64		read;
+
+	if (read_numeric(numeric, &read) != NUMBER_WHOLE)
+		return false;
+	*integer = read;
 	return true;
 }
 
@@ -126,23 +152,22 @@ value_from_numeric(Numeric numeric, int64 *integer)
 void
 value_set_numeric(Value *value, Numeric numeric)
 {
-	value->data = numeric;
-	value->typed = false;
-	if (value_from_numeric(numeric, &value->number))
-	{
-		value->kind = VALUE_INTEGER;
-		return;
-	}
-	value->kind = VALUE_NUMERIC;
-	if (!numeric_is_nan(numeric) && !numeric_is_inf(numeric))
-	{
-		Datum		whole = DirectFunctionCall2(numeric_trunc,
-												NumericGetDatum(numeric),
-												Int32GetDatum(0));
+	NumberKind	kind = read_numeric(numeric, &value->number);
 
-		value->typed = DatumGetBool(DirectFunctionCall2(numeric_eq, whole,
-														NumericGetDatum(numeric)));
-	}
+	value->data = numeric;
+	value->kind = kind == NUMBER_WHOLE ? VALUE_INTEGER : VALUE_NUMERIC;
+	value->typed = kind == NUMBER_HUGE;
+	value->between = kind == NUMBER_BETWEEN;
+}
+
+/* value_compare_numbers(), unless both fit int64. */
+int
+value_compare_numerics(const Value *a, const Value *b)
+{
+	if (a->between && b->kind == VALUE_INTEGER)
+		return a->number >= b->number ? 1 : -1;
+	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(value_numeric(a)),
+											 NumericGetDatum(value_numeric(b))));
 }
 
 /* Makes a value of a jsonb one, which must outlive it. */

@@ -46,11 +46,12 @@ typedef struct Value
 {
 	ValueKind	kind;
 	bool		typed;			/* a TEXT whose format was read into number */
+	bool		between;		/* a NUMERIC between number and the next one */
 	int			len;			/* TEXT: bytes; ARRAY, OBJECT: container bytes */
 	const void *data;			/* TEXT: bytes, not terminated; numbers: the
 								 * Numeric or NULL; ARRAY, OBJECT: container */
-	int64		number;			/* BOOLEAN 0/1; INTEGER; typed TEXT: days,
-								 * microseconds of the day, or microseconds */
+	int64		number;			/* BOOLEAN 0/1; INTEGER; NUMERIC: see between; typed
+								 * TEXT: days, microseconds of the day, or microseconds */
 	int			zone;			/* typed time: seconds west of UTC */
 } Value;
 
@@ -63,6 +64,7 @@ extern void value_set_jsonb(Value *value, const JsonbValue *from);
 extern bool jsonb_text_is(const JsonbValue *value, const char *name);
 extern char *jsonb_text(const JsonbValue *value);
 extern Numeric value_numeric(const Value *value);
+extern int	value_compare_numerics(const Value *a, const Value *b);
 extern char *value_text(const Value *value, int *len);
 extern Oid	item_type_oid(ItemType type, bool fits_int4);
 extern bool item_type_loads(ItemType type, Oid column_type);
@@ -99,6 +101,15 @@ value_set_entry(Value *value, const char *base, JEntry entry, uint32 offset, uin
 			VALUE_ARRAY : VALUE_OBJECT;
 		value->len = (int) (end - INTALIGN(offset));
 	}
+}
+
+/* How two numbers stand to each other: negative, 0, positive. */
+static inline int
+value_compare_numbers(const Value *a, const Value *b)
+{
+	if (a->kind == VALUE_INTEGER && b->kind == VALUE_INTEGER)
+		return (a->number > b->number) - (a->number < b->number);
+	return value_compare_numerics(a, b);
 }
 
 #endif							/* EPRO_ETL_VALUE_H */

@@ -38,6 +38,30 @@ SELECT e.becomes, e.v, s.i, s.n, f.rule
        OR (e.becomes = 'type') IS DISTINCT FROM coalesce(f.rule = 'type', false)
        OR (e.becomes = 'conversion') IS DISTINCT FROM coalesce(f.kind = 'conversion' AND f.rule = 'i', false);
 
+-- limits have a short way of their own: every number against limits of every kind, alone and in pairs
+CREATE TABLE bound AS
+SELECT row_number() OVER ()::int AS n, low, low_keyword, high, high_keyword
+FROM (SELECT b AS low, k AS low_keyword, NULL::numeric AS high, NULL AS high_keyword FROM unnest('{minimum,exclusiveMinimum}'::text[]) k,
+             unnest('{-10001,-10000.5,-1,-0.5,0,0.00001,1,9.5,9999,10000,1e15,9999999999999999,9223372036854775807,-9223372036854775808,1e30,0.5e-70}'::numeric[]) b
+      UNION ALL SELECT NULL, NULL, b, k FROM unnest('{maximum,exclusiveMaximum}'::text[]) k,
+             unnest('{-10001,-10000.5,-1,-0.5,0,0.00001,1,9.5,9999,10000,1e15,9999999999999999,9223372036854775807,-9223372036854775808,1e30,0.5e-70}'::numeric[]) b
+      UNION ALL SELECT l, lk, h, hk FROM unnest('{minimum,exclusiveMinimum}'::text[]) lk, unnest('{maximum,exclusiveMaximum}'::text[]) hk,
+             (VALUES (-1, 1), (0, 3), (-0.5, 0.5), (0.1, 0.10001), (9, 10), (10, 9), (99.5, 1e20)) AS pair (l, h)) made;
+SELECT count(*) FROM bound;
+SELECT epro_etl.register_form('t14 limits', jsonb_build_object('type', 'object', 'properties', jsonb_object_agg('b' || n,
+    jsonb_strip_nulls(jsonb_build_object('type', 'number') || coalesce(jsonb_build_object(low_keyword, low), '{}')
+        || coalesce(jsonb_build_object(high_keyword, high), '{}'))))) FROM (SELECT n, low, high, coalesce(low_keyword, 'x') AS low_keyword, coalesce(high_keyword, 'y') AS high_keyword FROM bound) b;
+CREATE TABLE breaks AS
+SELECT m.id, f.location, f.rule FROM number m,
+       LATERAL epro_etl.validate('t14 limits', (SELECT jsonb_object_agg('b' || n, m.v) FROM bound)) f;
+SELECT count(*) > 1000 AS enough FROM breaks;
+SELECT m.v, b.*, k.rule, f.rule AS found FROM number m CROSS JOIN bound b
+    CROSS JOIN LATERAL (VALUES (low_keyword, CASE low_keyword WHEN 'minimum' THEN v >= low ELSE v > low END),
+                               (high_keyword, CASE high_keyword WHEN 'maximum' THEN v <= high ELSE v < high END)) AS k (rule, holds)
+    LEFT JOIN breaks f ON f.id = m.id AND f.location = '/b' || b.n AND f.rule = k.rule
+    WHERE k.rule IS NOT NULL AND k.holds = (f.rule IS NOT NULL) LIMIT 10;
+SELECT count(*) AS unexpected FROM breaks f JOIN bound b ON f.location = '/b' || b.n WHERE f.rule NOT IN (coalesce(low_keyword, ''), coalesce(high_keyword, ''));
+
 -- a column of less precision: what the response says is kept as it is or refused, facts are rounded as the type rounds; a
 -- sink with a trigger takes the executor's road, to the same end
 SELECT epro_etl.register_form('t14 times', '{"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}, "t": {"type": "string", "format": "time"}}}');
