@@ -68,8 +68,11 @@ bulk_insert(Relation relation, HeapTuple *tuples, int n, volatile int *at)
 		slots[i] = MakeSingleTupleTableSlot(shape, &TTSOpsHeapTuple);
 
 	for (int from = 0; from < n; from += nslots)
+	{
 		insert_slice(target, estate, bulk, slots, tuples, from,
 					 Min(n - from, nslots), at);
+		log_ahead();
+	}
 
 	FreeBulkInsertState(bulk);
 	ExecCloseIndices(target);

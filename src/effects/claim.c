@@ -493,6 +493,7 @@ claim_direct(Claim *claim, int most, HeapTuple *rows)
 		}
 		ExecClearTuple(slot);
 		table_endscan(scan);
+		log_ahead();
 		if (drained)
 			claim->blocks += blocks;
 		else

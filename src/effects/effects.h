@@ -78,6 +78,9 @@ extern bool error_is_marked_cancel(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 
+/* ---- log_ahead.c: less for the commit to wait for ---- */
+extern void log_ahead(void);
+
 /* ---- bulk.c: many rows into one plain relation ---- */
 extern bool bulk_suits(Relation relation, Oid user);
 extern void bulk_find_conflicts(Relation relation, HeapTuple *tuples, int n, Oid *by);

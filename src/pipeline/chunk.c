@@ -21,7 +21,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "pipeline/chunk.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -207,9 +206,6 @@ do_chunk(Run *run, Counts *counts)
 	run->delivered.n = 0;
 	if (seen > 0)
 	{
-		/* the log of the claims can be on its way to the disk while the chunk is judged */
-		if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-			XLogSetAsyncXactLSN(XactLastRecEnd);
 		progress_phase(run->progress, PHASE_VALIDATING);
 		resolve_codes(&chunk);
 		judge_rows(&chunk);
