@@ -2,7 +2,7 @@
 #
 # A throwaway server to measure on. To be sourced; it brings lib.sh and facts.sh.
 #
-#   bench_open [SETTING...]   builds, installs, starts the server, and tells the machine
+#   bench_open                builds, installs, starts the server, and tells the machine
 #   bench_psql [OPTION...]    psql on it, which stops at the first error
 #   bench_file FILE           the same for a long script, that an interrupt ends at once
 #   bench_close               stops the server, and fails if anything in it crashed
@@ -24,7 +24,7 @@ bench_open()
 		exit 1
 	}
 	cluster_start bench 'autovacuum = off' 'synchronize_seqscans = off' 'shared_buffers = 512MB' 'checkpoint_timeout = 1h' \
-		'max_wal_size = 12GB' 'min_wal_size = 2GB' 'max_worker_processes = 16' "$@" || exit 1
+		'max_wal_size = 12GB' 'min_wal_size = 2GB' 'max_worker_processes = 16' || exit 1
 	bench_facts
 }
 
