@@ -2,7 +2,9 @@
 #
 # The race, with nothing but this repository: the same job by a set-based
 # statement (peer_sql) and by this extension, and the bare move of ready-made
-# rows by one process (limit).
+# rows by one process (limit); then by the general road, which a sink with
+# triggers, foreign keys, row security or partitions needs, and into a sink that
+# holds some of the keys already.
 #
 #   bench.sh [ROWS [ROUNDS]]    200000 and 3 by default; see turns.sh
 set -euo pipefail

@@ -31,7 +31,7 @@ END {
 	scale()
 	open_svg()
 	by_workers(70, 360)
-	by_rows(460, 790)
+	by_rows(490, 800)
 	text(70, 388, "start", "m", 11, facts)
 	print "</svg>"
 }
@@ -93,8 +93,11 @@ function by_workers(left, right,  n, name, wide, x, height)
 			continue
 		x = left + wide * (n - 3)
 		height = y(figure[at, name])
-		printf "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", class_of[name], x + wide * 0.2, height, wide * 0.6, bottom - height
-		text(x + wide / 2, height - 5, "middle", "t", 11, thousands(figure[at, name]))
+		printf "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", class_of[name], x + wide * 0.15, height, wide * 0.7, bottom - height
+		if (bottom - height > 20)
+			text(x + wide / 2, bottom - 7, "middle", "bg", 11, thousands(figure[at, name]))
+		else
+			text(x + wide / 2, height - 5, "middle", "t", 11, thousands(figure[at, name]))
 		text(x + wide / 2, bottom + 17, "middle", "m", 11, name)
 	}
 	for (n = 1; n <= 2; n++) {

@@ -23,7 +23,7 @@ BEGIN
         ' UNION ALL SELECT source_id::bigint FROM epro_etl.quarantine UNION ALL SELECT source_id FROM %s WHERE subject_key IS NOT NULL) p GROUP BY id) q',
         sink) INTO once, others USING rows;
     IF once <> rows OR others > 0 THEN
-        RAISE '% of % responses are in exactly one place, % are not, or were never staged', once, rows, others;
+        RAISE '% of % responses are in exactly one place; % are in several, or were never staged', once, rows, others;
     END IF;
 END $$;
 
