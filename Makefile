@@ -5,6 +5,11 @@
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
 #   make bench                the race against a set-based statement and the bare move
+#   make bench-claims         a claimed row behind dead rows, among locked ones, and under a held snapshot
+#   make bench-empty          what a run costs before its first row
+#   make bench-growth         ten times the rows: the time, and a worker's memory
+#   make bench-long           a long sink against COPY of the same rows
+#   make bench-plot           throughput by workers and by rows, drawn into doc/throughput.svg
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
 #   make chaos                the mix of test/t/12_stream_mix.pl, its long form (see test/chaos/mix.sh)
@@ -13,6 +18,8 @@
 #   make bench-precision      how punctual with_timeout() is, and what it costs
 #   make bench-front-ends     one questionnaire through JSON Schema, FHIR and ODM
 #   make bench-deid           what the profiles of de-identification cost
+#
+# The benches take ROWS=, ROUNDS= and what their scripts name, after make's target.
 #
 # WERROR=1 turns warnings into errors, as check-all does; a released Makefile
 # must not break on the warnings of a compiler that is newer than itself.
@@ -77,9 +84,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
-
-ROWS ?= 100000 2000000
+.PHONY: demo check-all check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
@@ -91,7 +96,7 @@ bench-race:
 	@bash test/bench/race.sh
 
 bench-memory:
-	@bash test/bench/memory.sh $(ROWS)
+	@bash test/bench/memory.sh $(or $(ROWS),100000 2000000)
 
 bench-stream:
 	@bash test/bench/latency.sh
@@ -105,6 +110,21 @@ bench-precision:
 
 bench:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/bench.sh
+
+bench-claims:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/claims.sh
+
+bench-empty:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/empty.sh
+
+bench-growth:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/growth.sh
+
+bench-long:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/long.sh
+
+bench-plot:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/plot.sh
 
 bench-front-ends:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/front_ends.sh

@@ -1,7 +1,7 @@
 -- The entrants of deid.sh, instead of those of forms.sql. The edit checks over the dates are left out: a profile that
 -- turns dates into years refuses them.
 SET client_min_messages = warning;
-SET search_path = bench_forms;
+SET search_path = bench;
 TRUNCATE entrant;
 INSERT INTO entrant (position, name, plain, pipeline, before) VALUES (1, 'no rule', 'no rule', 'none', 'SELECT 1'),
     (2, 'name, email, age', 'no rule', 'some', 'SELECT 1'),
@@ -21,7 +21,7 @@ BEGIN
             PERFORM epro_etl.set_deid(e.name, '/name', 'remove'), epro_etl.set_deid(e.name, '/email', 'remove'),
                     epro_etl.set_deid(e.name, '/dob', 'generalize', '{"to": "age"}');
         END IF;
-        PERFORM epro_etl.create_pipeline(e.name, 'bench_forms.staging', jsonb_build_object('form', jsonb_build_object('value', e.name)));
-        PERFORM epro_etl.create_sink(e.name, e.name, 'bench_forms.sink_' || e.name);
+        PERFORM epro_etl.create_pipeline(e.name, 'bench.staging', jsonb_build_object('form', jsonb_build_object('value', e.name)));
+        PERFORM epro_etl.create_sink(e.name, e.name, 'bench.sink_' || e.name);
     END LOOP;
 END $$;

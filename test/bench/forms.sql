@@ -3,11 +3,8 @@
 -- :rows responses of 50 items, about 900 bytes of jsonb each: 18 answers from 0 to 3, six from 0 to 100, three dates,
 -- a yes or no, a code, a note, and twenty follow-ups, each asked where an answer is 3; and three identifiers. One
 -- response in 500 has an answer that is out of range. The rows are the same whenever it runs.
-\set ON_ERROR_STOP 1
 SET client_min_messages = warning;
-CREATE EXTENSION epro_etl;
-CREATE SCHEMA bench_forms;
-SET search_path = bench_forms;
+SET search_path = bench;
 
 CREATE FUNCTION bits(response bigint, item integer, mask integer) RETURNS integer LANGUAGE sql IMMUTABLE
     RETURN hashint8(response * 64 + item) & mask;
@@ -32,6 +29,7 @@ SELECT r, 'ST01', 'S' || r % 5000, 'D' || r / 5000, timestamptz '2026-01-01 08:0
        || jsonb_build_object('name', 'name ' || r, 'email', 'p' || r || '@example.org',
                              'dob', make_date(1940 + (r % 50)::integer, 3, 12))
 FROM generate_series(1, :rows) r;
+COMMENT ON TABLE pool IS 'responses of 50 items';
 CREATE TABLE staging (LIKE pool INCLUDING ALL);
 
 -- JSON Schema; the range of the dates has no keyword there, so it is an edit check
@@ -110,14 +108,9 @@ CREATE FUNCTION odm_form(form text, conditional boolean) RETURNS xml LANGUAGE sq
 
 -- The pipelines. All but the first three have forty conditional checks: of each
 -- follow-up that it is answered where it is asked, and only there.
--- before: a statement before the rows are staged; alike: it loads what the others load; held: rows that its sink has then
-CREATE TABLE entrant (position integer, name text PRIMARY KEY, plain text NOT NULL, pipeline text, before text NOT NULL DEFAULT 'SELECT 1', statement text,
-                      alike boolean NOT NULL DEFAULT true, judges boolean NOT NULL DEFAULT true, held bigint NOT NULL DEFAULT 0);
 INSERT INTO entrant (position, name, plain) VALUES (1, 'json', 'json'), (2, 'fhir', 'fhir'), (3, 'odm', 'odm'),
     (4, 'json_checks', 'json'), (5, 'json_if', 'json'), (6, 'fhir_when', 'fhir'), (7, 'odm_cond', 'odm');
 UPDATE entrant SET pipeline = name, statement = format('SELECT FROM epro_etl.run(%L, workers => 1)', name);
-CREATE TABLE turn (round integer, name text, seconds float8, wal numeric, staged bigint, loaded bigint, rejected bigint);
-CREATE TABLE rejected (source_id bigint, subject_key text, payload jsonb, errors text[]);
 
 SELECT epro_etl.register_form('json', json_form()), epro_etl.register_form('json_checks', json_form()),
        epro_etl.register_form('json_if', json_form() || jsonb_build_object('allOf',
@@ -136,14 +129,14 @@ DO $$
 DECLARE
     e record;
 BEGIN
-    FOR e IN SELECT * FROM bench_forms.entrant LOOP
+    FOR e IN SELECT * FROM bench.entrant LOOP
         PERFORM epro_etl.set_deid(e.name, '/name', 'remove'), epro_etl.set_deid(e.name, '/email', 'remove'),
                 epro_etl.set_deid(e.name, '/dob', 'generalize', '{"to": "age"}');
-        EXECUTE format('CREATE TABLE bench_forms.%I (source_id bigint PRIMARY KEY, study text, subject_key text, dob integer, %s, %s, authored timestamptz)', 'sink_' || e.name,
+        EXECUTE format('CREATE TABLE bench.%I (source_id bigint PRIMARY KEY, study text, subject_key text, dob integer, %s, %s, authored timestamptz)', 'sink_' || e.name,
             (SELECT string_agg('q' || i || CASE WHEN i <= 18 THEN ' integer' WHEN i <= 24 THEN ' numeric' WHEN i <= 27 THEN ' date'
                  WHEN i = 28 THEN ' boolean' ELSE ' text' END, ', ') FROM generate_series(1, 30) i),
             (SELECT string_agg('f' || f || ' integer', ', ') FROM generate_series(1, 20) f));
-        PERFORM epro_etl.create_pipeline(e.name, 'bench_forms.staging', jsonb_build_object('form', jsonb_build_object('value', e.name)));
-        PERFORM epro_etl.add_sink(e.name, e.name, ('bench_forms.sink_' || e.name)::regclass);
+        PERFORM epro_etl.create_pipeline(e.name, 'bench.staging', jsonb_build_object('form', jsonb_build_object('value', e.name)));
+        PERFORM epro_etl.add_sink(e.name, e.name, ('bench.sink_' || e.name)::regclass);
     END LOOP;
 END $$;

@@ -6,11 +6,9 @@
 #   front_ends.sh [ROWS [ROUNDS]]    100000 and 7 by default; see turns.sh
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=test/lib.sh
-. "$here/../lib.sh"
-# shellcheck source=test/bench/facts.sh
-. "$here/facts.sh"
+# shellcheck source=test/bench/server.sh
+. "$here/server.sh"
 # shellcheck source=test/bench/turns.sh
 . "$here/turns.sh"
 
-turns "${1:-100000}" "${2:-7}"
+turns "${1:-${ROWS:-100000}}" "${2:-${ROUNDS:-7}}" "$here/forms.sql"

@@ -3,14 +3,15 @@
 #
 # Needs the race's tables (bench.*, made by its workload) and setup.sql in the
 # database that the libpq variables name, on this machine. Stages ROWS copies
-# of the workload's rows, runs one worker and reads its RssAnon, the memory
-# that is neither shared nor a file's, some hundred times a second. Prints a
-# line a number of rows: the highest reading, and the rows a second.
+# of the workload's rows and runs one worker. Prints a line a number of rows:
+# the highest reading (see peak.sh), and the rows a second.
 set -euo pipefail
-sql="psql -XqAt -v ON_ERROR_STOP=1"
+# shellcheck source=test/bench/peak.sh
+. "$(dirname "${BASH_SOURCE[0]}")/peak.sh"
+sql=(psql -XqAt -v ON_ERROR_STOP=1)
 printf '%10s %14s %10s\n' rows 'peak RssAnon' rows/s
 for rows in "$@"; do
-  $sql <<SQL
+  "${sql[@]}" <<SQL
 TRUNCATE bench.staging, bench.clinical;
 INSERT INTO bench.staging (study, form, subject, visit, authored, payload)
   SELECT s.study, s.form, s.subject, s.visit, s.authored, s.payload
@@ -18,17 +19,7 @@ INSERT INTO bench.staging (study, form, subject, visit, authored, payload)
 VACUUM ANALYZE bench.staging;
 SQL
   start=$(date +%s.%N)
-  $sql -c "SELECT 1 FROM epro_etl.run('daily', workers => 1)" >/dev/null &
-  run=$!
-  peak=0 pid=
-  while kill -0 "$run" 2>/dev/null; do
-    if [ -z "$pid" ]; then
-      pid=$($sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'epro_etl worker' LIMIT 1")
-    elif now=$(awk '/^RssAnon/ {print $2}' "/proc/$pid/status" 2>/dev/null) && [ "${now:-0}" -gt "$peak" ]; then
-      peak=$now
-    fi
-  done
-  wait "$run"
+  peak_memory "${sql[@]}" -c "SELECT 1 FROM epro_etl.run('daily', workers => 1)"
   end=$(date +%s.%N)
   printf '%10s %11s kB %10.0f\n' "$rows" "$peak" "$(echo "$rows $start $end" | awk '{print $1 / ($3 - $2)}')"
 done
