@@ -4,6 +4,7 @@
 #   make installcheck         regression and isolation tests against a running server
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
+#   make check-versions       every suite on PostgreSQL 17 and 18, in Debian's later releases (root)
 #   make bench                the race against a set-based statement and the bare move
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
@@ -77,7 +78,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-versions check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -86,6 +87,9 @@ demo:
 
 check-all:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh
+
+check-versions:
+	@bash test/versions/check.sh
 
 bench-race:
 	@bash test/bench/race.sh
