@@ -6,6 +6,7 @@
 #   bash test/setup.sh demo      compiler, server, server headers, OpenSSL's
 #   bash test/setup.sh all       and clang, pgTAP, pg_cron, the Perl modules, spin
 #                                and valgrind
+#   bash test/setup.sh versions  what makes a root of another release: debootstrap
 #
 # Each need is looked for as the thing itself, not as a package: a server built
 # from source is as good as Debian's. Only when something is missing is apt
@@ -14,10 +15,10 @@
 # (without it: the release's own).
 set -euo pipefail
 
-usage='usage: setup.sh demo|all'
+usage='usage: setup.sh demo|all|versions'
 set_name=${1:?$usage}
 case $set_name in
-	demo | all) ;;
+	demo | all | versions) ;;
 	*)
 		echo "$usage" >&2
 		exit 2
@@ -55,6 +56,10 @@ find_missing()
 {
 	missing=()
 	hash -r
+	if [ "$set_name" = versions ]; then
+		need debootstrap has_command debootstrap
+		return
+	fi
 	need build-essential has_compiler
 	need postgresql-N has_server
 	need postgresql-server-dev-N has_pgxs

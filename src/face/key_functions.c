@@ -35,6 +35,7 @@
 #include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
+#include "words/compat.h"
 #include "words/errors.h"
 
 PG_FUNCTION_INFO_V1(epro_etl_rotate_key);
@@ -176,7 +177,7 @@ check_relation(const Target *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", target->relid)));
-	if (!pg_class_ownercheck(target->relid, GetUserId()))
+	if (!epro_owns_relation(target->relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(target->relid)), name);
 	foreach(cell, find_all_inheritors(target->relid, AccessShareLock, NULL))
 	{

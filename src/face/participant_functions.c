@@ -113,7 +113,7 @@ static void follow(Chain *chain, HopNumber number, HopBody body);
 static void begin_hop(const Chain *chain, Hop *hop);
 static void lock_relation(Hop *hop);
 static void refuse_late(const Hop *hop);
-static void raise_late(const Chain *chain, const Hop *hop) pg_attribute_noreturn();
+pg_attribute_noreturn() static void raise_late(const Chain *chain, const Hop *hop);
 static void withhold(const Hop *hop, ErrorData *error);
 static bool may_quote(const ErrorData *error);
 static void tell_hop(void *arg);

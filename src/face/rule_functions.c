@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
+#include "words/compat.h"
 
 PG_FUNCTION_INFO_V1(epro_etl_partial_date_earliest);
 PG_FUNCTION_INFO_V1(epro_etl_partial_date_latest);

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "words/compat.h"
 
 /* bits of a draw that make a fraction */
 #define DRAWN_BITS 53
@@ -187,7 +188,8 @@ encrypt(const CompiledForm *form, const FormNode *node, Pseudonymiser *pseudonym
 	room = pg_b64_enc_len(plain.len + SIV_TAG_LENGTH);
 	encoded = palloc(prefix_len + room);
 	memcpy(encoded, prefix, prefix_len);
-	room = pg_b64_encode((const char *) sealed, plain.len + SIV_TAG_LENGTH, encoded + prefix_len, room);
+	room = pg_b64_encode((const EproBase64Byte *) sealed, plain.len + SIV_TAG_LENGTH,
+						 encoded + prefix_len, room);
 	if (room < 0)
 		fail("encode");
 	deid_set_text(value, encoded, prefix_len + room);
@@ -219,7 +221,7 @@ deid_decrypt(Pseudonymiser *pseudonymiser, const char *form, const char *pointer
 	room = pg_b64_dec_len(answer.len - at);
 	raw = palloc(room + 1);
 	sealed.data = raw;
-	sealed.len = pg_b64_decode(answer.data + at, answer.len - at, raw, room);
+	sealed.len = pg_b64_decode(answer.data + at, answer.len - at, (EproBase64Byte *) raw, room);
 	if (sealed.len <= SIV_TAG_LENGTH)
 		return nothing;
 	raw = palloc(sealed.len - SIV_TAG_LENGTH);

@@ -21,6 +21,7 @@
 #include "stages/fhir.h"
 #include "stages/form.h"
 #include "utils/builtins.h"
+#include "words/compat.h"
 #include "words/errors.h"
 
 #define STRUCTURE "http://hl7.org/fhir/StructureDefinition/"

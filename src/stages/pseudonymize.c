@@ -12,6 +12,7 @@
 #include "stages/parse.h"
 #include "stages/stages.h"
 #include "utils/builtins.h"
+#include "words/compat.h"
 
 /* what an item's code looks like where nobody asks for one: validate() */
 static const char no_code[] = "00000000000000000000000000000000";

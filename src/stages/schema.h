@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "utils/jsonb.h"
+#include "words/compat.h"
 #include "words/response.h"
 #include "words/schema.h"
 

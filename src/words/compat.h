@@ -23,6 +23,12 @@
 #include "varatt.h"
 #endif
 
+/* 18 has another name for what does not return, and takes it in front of the
+ * declaration only: our declarations have it there. */
+#if PG_VERSION_NUM >= 180000
+#define pg_attribute_noreturn() pg_noreturn
+#endif
+
 /* The summarizing-index argument came in 16. */
 #if PG_VERSION_NUM >= 160000
 #define epro_insert_index_tuples(rri, slot, estate) \
@@ -58,15 +64,20 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
-/* One check for most classes of objects since 16; relations and attributes kept
- * theirs. */
+/* One check for all classes of objects since 16; only the privileges on
+ * relations and attributes kept theirs. */
 #if PG_VERSION_NUM >= 160000
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#define epro_owns_relation(relation, role) \
+	object_ownercheck(RelationRelationId, relation, role)
 #define epro_database_aclcheck(database, role, mode) \
 	object_aclcheck(DatabaseRelationId, database, role, mode)
 #define epro_owns_database(database, role) \
 	object_ownercheck(DatabaseRelationId, database, role)
 #else
+#define epro_owns_relation(relation, role) \
+	pg_class_ownercheck(relation, role)
 #define epro_owns_database(database, role) \
 	pg_database_ownercheck(database, role)
 #define epro_database_aclcheck(database, role, mode) \
@@ -112,6 +123,13 @@ typedef JsonParseErrorType EproJsonAction;
 #else
 typedef void EproJsonAction;
 #define EPRO_JSON_GO_ON return
+#endif
+
+/* What base64 stands for is unsigned since 18. */
+#if PG_VERSION_NUM >= 180000
+typedef uint8 EproBase64Byte;
+#else
+typedef char EproBase64Byte;
 #endif
 
 /* As whom a foreign table is reached, InvalidOid for the current user: range

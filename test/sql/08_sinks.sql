@@ -47,7 +47,9 @@ SELECT epro_etl.add_sink('t08', 't08', 'own', condition => 'random() < 1');
 SELECT epro_etl.add_sink('t08', 't08', NULL);
 SELECT epro_etl.add_sink('t08', 't08_none', 'own');
 SELECT epro_etl.add_sink('t08_none', 't08', 'own');
+\set VERBOSITY sqlstate
 SELECT epro_etl.add_sink('t08', 't08', 'own_pkey');
+\set VERBOSITY default
 SELECT epro_etl.add_sink('t08', 't08', 'staged');
 SELECT epro_etl.add_sink('t08', 't08', 'made');
 CREATE MATERIALIZED VIEW frozen AS SELECT 1 AS a;

@@ -67,7 +67,9 @@ SELECT epro_etl.compile_form('t12');
 SELECT epro_etl.form_items('t12');
 SELECT nextval('epro_etl.run_ledger_run_id_seq');
 -- nor see, or point elsewhere, the key
+\set VERBOSITY sqlstate
 SHOW epro_etl.key_file;
+\set VERBOSITY terse
 SET epro_etl.key_file = 'x';
 RESET ROLE;
 -- privileges on columns are enough, where they are all that is used

@@ -8,7 +8,7 @@ SELECT epro_etl.set_deid('t16', '/email', 'remove');
 -- made; it stores every item, so none is told
 SELECT epro_etl.create_sink('t16', 't16', 'qs', shape => 'long');
 SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute WHERE attrelid = 'qs'::regclass AND attnum > 0 ORDER BY attnum;
-SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'qs'::regclass;
+SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'qs'::regclass AND contype <> 'n';
 SELECT shape, columns, matched FROM epro_etl.sink WHERE target = 'qs'::regclass;
 -- an item that is absent, null or removed has no row, nor has a group; an empty text is an answer; a boolean is no number
 SELECT probe.put('t16',

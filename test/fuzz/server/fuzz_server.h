@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "words/compat.h"
 #include "words/response.h"
 
 /* A property that does not hold ends the process, as a sanitizer would. */
