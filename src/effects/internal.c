@@ -42,8 +42,13 @@ owner_begin(OwnerScope *scope)
 	GetUserIdAndSecContext(&scope->user, &scope->context);
 	SetUserIdAndSecContext(owner, scope->context | SECURITY_LOCAL_USERID_CHANGE);
 	scope->guc_level = pin_search_path();
-	/* a few rows, of tables nobody has analysed: to compile takes longer than to read them */
+	/*
+	 * Of tables that nobody has analysed the planner expects thousands of rows,
+	 * and would compile, or start processes, to read the few that there are.
+	 */
 	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("max_parallel_workers_per_gather", "0", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 }
