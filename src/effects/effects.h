@@ -78,6 +78,18 @@ extern bool error_is_marked_cancel(const ErrorData *error);
 extern void error_strip(ErrorData *error);
 extern bool constraint_exists(const char *name);
 
+/* ---- guard.c: what a rule may do ---- */
+typedef struct RuleScope
+{
+	Oid			user;
+	int			context;
+	bool		read_only;
+	int			guc_level;
+} RuleScope;
+
+extern void rules_begin(RuleScope *scope);
+extern void rules_end(RuleScope *scope);
+
 /* ---- bulk.c: many rows into one plain relation ---- */
 extern bool bulk_suits(Relation relation, Oid user);
 extern void bulk_find_conflicts(Relation relation, HeapTuple *tuples, int n, Oid *by);
