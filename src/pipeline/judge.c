@@ -502,11 +502,11 @@ end_row(Chunk *chunk)
 	}
 }
 
-/* That is the rule's error, though it looks like one of the transaction. */
+/* Or to be let write: the rule's error, though it looks like one of the transaction. */
 static bool
 rule_tried_to_write(const Chunk *chunk, const ErrorData *error)
 {
-	return error->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION &&
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INVALID_TRANSACTION_STATE &&
 		(chunk->step == STEP_CHECK || (chunk->step == STEP_FORM && chunk->forming == NULL));
 }
 
