@@ -25,7 +25,7 @@ $look->query(q{
 	GRANT SELECT, DELETE, UPDATE ON staging TO operator;
 	GRANT INSERT ON mood_sink TO operator});
 
-parts('main', qw(one_runs_one_reads others rows_of_quarantine row_security_off owner rules restricted key_command temporary));
+parts('main', qw(one_runs_one_reads others rows_of_quarantine row_security_off owner rules restricted key_command temporary prepared));
 
 $look->close;
 $node->stop('fast');
@@ -322,5 +322,41 @@ sub temporary
 	is($super->query(q{SELECT status, loaded FROM epro_etl.run('passing', workers => 1)}), 'succeeded|1', 'its own session runs it, inline');
 	$look->query(q{SELECT epro_etl.drop_pipeline('passing')});
 	$super->close;
+	return;
+}
+
+# Who may create a schema has made ours before the extension: it is not adopted,
+# and the launcher, a superuser, does not read what only bears a name of ours.
+sub prepared
+{
+	my $operator = EproTest::Psql->new($node, user => 'operator');
+	my $lure;
+
+	$look->query('CREATE DATABASE lure OWNER other');
+	$lure = EproTest::Psql->new($node, dbname => 'lure', user => 'other');
+	$lure->query(q{
+		CREATE TABLE caught (who name); GRANT INSERT ON caught TO PUBLIC;
+		CREATE FUNCTION bite() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.caught VALUES (current_user); RETURN true; END $$;
+		CREATE SCHEMA epro_etl;
+		CREATE VIEW epro_etl.stream AS SELECT 1::bigint AS pipeline_id, 10::oid AS login, 10::oid AS role WHERE public.bite();
+		CREATE TABLE epro_etl.run_ledger (a int)});
+	$lure->close;
+	my $super = EproTest::Psql->new($node, dbname => 'lure');
+	is(sqlstate(($super->try('CREATE EXTENSION epro_etl'))[1]), '42P06', 'a schema that is there is not adopted');
+	is(sqlstate(($super->try('CREATE EXTENSION epro_etl SCHEMA public'))[1]), '0A000', 'nor is there another place for it');
+	$super->close;
+
+	# the launcher goes through all databases before it starts a stream
+	restage($look, 1, 20);
+	ok(start_stream($operator), 'a stream runs');
+	$_->close foreach ($operator, $look);
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'epro_etl'\n");
+	$node->restart;
+	$look = observer($node);
+	ok(await_stream($look, q{state = 'running'}), 'it runs again after a restart');
+	is($node->safe_psql('lure', 'SELECT count(*) FROM caught'), 0, 'nobody was caught');
+	stop_stream_ok($look, 'after a restart');
+	oracle_ok($look, 'after a restart');
+	$look->query('DROP DATABASE lure');
 	return;
 }
