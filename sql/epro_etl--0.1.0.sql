@@ -2537,6 +2537,26 @@ CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text
     END;
 COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, rules by the JSON Pointers that set_severity() takes, scores, edit checks, lookups, what holds a whole run; then what was not imported';
 
+CREATE FUNCTION epro_etl.odm_text(definition text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- entities, external or ten levels deep, need a DOCTYPE
+    IF definition LIKE '%<!DOCTYPE%' OR definition LIKE '%<!ENTITY%' THEN
+        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
+            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
+    END IF;
+    IF octet_length(definition) > 16777216 THEN
+        RAISE EXCEPTION 'the ODM document is larger than 16 MB' USING ERRCODE = 'program_limit_exceeded',
+            HINT = 'Pass the MetaDataVersion without clinical data.';
+    END IF;
+    -- the parser holds each attribute against all before it, and nothing interrupts it
+    IF EXISTS (SELECT FROM string_to_table(definition, '<') AS t (tag) WHERE length(tag) > 10000 AND length(tag) - length(replace(tag, '=', '')) > 5000) THEN
+        RAISE EXCEPTION 'the ODM document has an element with more than 5000 attributes' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+END $$;
+COMMENT ON FUNCTION epro_etl.odm_text(text) IS 'Refuses, before anything is parsed, an ODM document that could read files, or fill memory and time';
+
 CREATE FUNCTION epro_etl.odm_read(definition xml) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2553,15 +2573,7 @@ DECLARE
     versions text[];
     odm jsonb;
 BEGIN
-    -- before anything is parsed: entities, external or ten levels deep, need a DOCTYPE
-    IF source LIKE '%<!DOCTYPE%' OR source LIKE '%<!ENTITY%' THEN
-        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
-            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
-    END IF;
-    IF octet_length(source) > 16777216 THEN
-        RAISE EXCEPTION 'the ODM document is larger than 16 MB' USING ERRCODE = 'program_limit_exceeded',
-            HINT = 'Pass the MetaDataVersion without clinical data.';
-    END IF;
+    PERFORM epro_etl.odm_text(source);
     IF NOT xml_is_well_formed_document(source) THEN
         RAISE EXCEPTION 'the definition is not one well-formed XML document' USING ERRCODE = 'invalid_xml_document',
             HINT = 'Pass a whole ODM file, or its MetaDataVersion element.';
@@ -3273,10 +3285,8 @@ CREATE FUNCTION epro_etl.register_form(name text, definition text, version text 
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- before the parser sees it: see odm_read()
-    IF definition ~ '^[\s\uFEFF]*<' AND definition ~ '<!(DOCTYPE|ENTITY)' THEN
-        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
-            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
+    IF definition ~ '^[\s\uFEFF]*<' THEN
+        PERFORM epro_etl.odm_text(definition);
     END IF;
     RETURN CASE WHEN definition ~ '^[\s\uFEFF]*<' THEN epro_etl.register_form(name, ltrim(definition, E'\uFEFF \t\r\n')::xml, version)
                 ELSE epro_etl.register_form(name, definition::jsonb, version) END;

@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap)
+all_suites=(build layers hygiene sqlcheck readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap)
 passed=0
 failed=0
 skipped=0
@@ -217,6 +217,12 @@ suite_hygiene()
 {
 	logged hygiene bash "$TREE/test/hygiene.sh"
 	count_closing hygiene
+}
+
+suite_sqlcheck()
+{
+	logged sqlcheck bash "$TREE/test/sqlcheck.sh"
+	count_closing sqlcheck
 }
 
 suite_readme()

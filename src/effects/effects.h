@@ -80,6 +80,17 @@ extern bool constraint_exists(const char *name);
 
 /* ---- log_ahead.c: less for the commit to wait for ---- */
 extern void log_ahead(void);
+/* ---- guard.c: what a rule may do ---- */
+typedef struct RuleScope
+{
+	Oid			user;
+	int			context;
+	bool		read_only;
+	int			guc_level;
+} RuleScope;
+
+extern void rules_begin(RuleScope *scope);
+extern void rules_end(RuleScope *scope);
 
 /* ---- bulk.c: many rows into one plain relation ---- */
 extern bool bulk_suits(Relation relation, Oid user);

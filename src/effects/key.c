@@ -191,6 +191,8 @@ read_command(MasterKey *key)
 				(errcode_for_file_access(),
 				 errmsg("could not read from the key command: %m")));
 	result = ClosePipeStream(pipe);
+	/* a cancel goes to the command as well, and ends it */
+	CHECK_FOR_INTERRUPTS();
 	/* who printed too much was cut off, and is refused for that */
 	if (result != 0 && key->len < MOST_KEY)
 		ereport(ERROR,

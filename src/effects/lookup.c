@@ -104,6 +104,7 @@ static void check_plan(Lookup *lookup);
 static void set_up_parser(ParseState *pstate, void *argument);
 static Node *resolve_item(ParseState *pstate, ColumnRef *reference, Node *column);
 static int	item_of_column(Lookup *lookup, int column);
+static bool applies(LookupSet *set, const Lookup *lookup, FindingList *findings);
 static AnswerKind ask(LookupSet *set, Lookup *lookup);
 static AnswerKind execute(Lookup *lookup);
 static bool spell_question(const Lookup *lookup, StringInfo question);
@@ -242,6 +243,7 @@ check_plan(Lookup *lookup)
 					 errmsg("%s calls a volatile function", what),
 					 errdetail("A rule must give the same verdict for the same response."),
 					 errhint("Use functions marked IMMUTABLE or STABLE.")));
+		rule_refuse_temporary((Node *) lfirst(cell), what);
 	}
 	foreach(cell, source->relationOids)
 	{
@@ -352,7 +354,7 @@ look_up(LookupSet *set, Response *response, int from)
 		Lookup	   *lookup = set->lookups[set->current];
 		const LookupDeclaration *declared = &lookup->declared;
 
-		if (!check_applies(set->items, lookup->condition, declared->name, findings))
+		if (!applies(set, lookup, findings))
 			continue;
 		switch (ask(set, lookup))
 		{
@@ -374,6 +376,20 @@ look_up(LookupSet *set, Response *response, int from)
 		}
 	}
 	return true;
+}
+
+static bool
+applies(LookupSet *set, const Lookup *lookup, FindingList *findings)
+{
+	RuleScope	scope;
+	bool		yes;
+
+	if (lookup->condition == NULL || !set->items->calls_out)
+		return check_applies(set->items, lookup->condition, lookup->declared.name, findings);
+	rules_begin(&scope);
+	yes = check_applies(set->items, lookup->condition, lookup->declared.name, findings);
+	rules_end(&scope);
+	return yes;
 }
 
 /*
@@ -568,7 +584,7 @@ execute(Lookup *lookup)
 	TupleTableSlot *record = lookup->record->record;
 	bool		holds = false;
 	bool		isnull = true;
-	int			guc_level;
+	RuleScope	scope;
 
 	parameters->parserSetup = set_up_parser;
 	parameters->parserSetupArg = lookup;
@@ -581,7 +597,7 @@ execute(Lookup *lookup)
 		parameter->ptype = lookup->items[i].type;
 	}
 	/* under another path the plan would be made anew, with other names */
-	guc_level = pin_search_path();
+	rules_begin(&scope);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	options.params = parameters;
@@ -596,7 +612,7 @@ execute(Lookup *lookup)
 	if (SPI_processed == 1)
 		holds = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
-	AtEOXact_GUC(true, guc_level);
+	rules_end(&scope);
 	return isnull ? ANSWER_NULL : holds ? ANSWER_YES : ANSWER_NO;
 }
 

@@ -34,8 +34,11 @@ static void read_message(Chunk *chunk, Row *row);
 static void pack_row(Chunk *chunk);
 static void form_rows(Chunk *chunk);
 static void end_row(Chunk *chunk);
+static void check_row(Chunk *chunk);
+static bool sink_takes(CheckSet *checks, const Sink *sink, const Response *response);
 static void look_up_row(Chunk *chunk);
 static void defer_row(Chunk *chunk, bool asked);
+static bool rule_tried_to_write(const Chunk *chunk, const ErrorData *error);
 static void absorb_judging_error(Chunk *chunk, ErrorData *error);
 static void refuse_lost_connection(Chunk *chunk, const ErrorData *error);
 static void absorb_lookup_error(Chunk *chunk, LookupFailure failure, ErrorData *error);
@@ -82,7 +85,8 @@ judge_rows(Chunk *chunk)
 				refuse_lost_connection(chunk, error);
 				ReThrowError(error);
 			}
-			if (failure == LOOKUP_PASSED_ON && !error_is_datas(error->sqlerrcode))
+			if (failure == LOOKUP_PASSED_ON && !error_is_datas(error->sqlerrcode) &&
+				!rule_tried_to_write(chunk, error))
 				ReThrowError(error);
 			/* while a lookup is asked, its own budget may cancel */
 			refuse_swallowed_cancel(chunk, lookups == NULL);
@@ -242,10 +246,7 @@ do_step(Chunk *chunk)
 			break;
 		case STEP_CHECK:
 			if (row->form->checks->nchecks > 0)
-			{
-				checkset_read(row->form->checks, response);
-				check(row->form->checks, response, chunk->next_check);
-			}
+				check_row(chunk);
 			chunk->step = STEP_SHIFT;
 			break;
 		case STEP_SHIFT:
@@ -363,6 +364,38 @@ pack_row(Chunk *chunk)
 	}
 }
 
+/* Expressions of the server's own functions can do no harm: the guard is for others. */
+static void
+check_row(Chunk *chunk)
+{
+	CheckSet   *checks = chunk->rows[chunk->at].form->checks;
+	Response   *response = &chunk->run->response;
+	RuleScope	scope;
+
+	checkset_read(checks, response);
+	if (checks->calls_out)
+		rules_begin(&scope);
+	check(checks, response, chunk->next_check);
+	if (checks->calls_out)
+		rules_end(&scope);
+}
+
+static bool
+sink_takes(CheckSet *checks, const Sink *sink, const Response *response)
+{
+	RuleScope	scope;
+	bool		isnull;
+	bool		holds;
+
+	checkset_read(checks, response);
+	if (checks->calls_out)
+		rules_begin(&scope);
+	holds = checkset_holds(checks, sink->condition, &isnull);
+	if (checks->calls_out)
+		rules_end(&scope);
+	return holds && !isnull;
+}
+
 /* Asks what the response calls for; one that gets no answer may have to wait. */
 static void
 look_up_row(Chunk *chunk)
@@ -420,16 +453,8 @@ form_rows(Chunk *chunk)
 		Sink	   *sink = form->sinks[i];
 		bool		fits;
 
-		if (sink->condition != NULL)
-		{
-			bool		isnull;
-			bool		holds;
-
-			checkset_read(form->checks, &run->response);
-			holds = checkset_holds(form->checks, sink->condition, &isnull);
-			if (isnull || !holds)
-				continue;
-		}
+		if (sink->condition != NULL && !sink_takes(form->checks, sink, &run->response))
+			continue;
 		chunk->forming = sink;
 		fits = sink_form_rows(sink, &run->response, &facts, run->chunk_memory,
 							  &row->formed[i]);
@@ -477,6 +502,14 @@ end_row(Chunk *chunk)
 			row->form_name = pnstrdup(name.data, name.len);
 		MemoryContextSwitchTo(caller);
 	}
+}
+
+/* Or to be let write: the rule's error, though it looks like one of the transaction. */
+static bool
+rule_tried_to_write(const Chunk *chunk, const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INVALID_TRANSACTION_STATE &&
+		(chunk->step == STEP_CHECK || (chunk->step == STEP_FORM && chunk->forming == NULL));
 }
 
 /* Turns an error of the row at hand into a finding, and says where to go on. */

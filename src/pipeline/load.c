@@ -264,7 +264,7 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 												 ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(memory);
 	Pipeline   *pipeline = palloc0(sizeof(Pipeline));
-	int			guc_level;
+	RuleScope	scope;
 
 	watch_catalogs();
 	stale = false;
@@ -274,13 +274,13 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 	pipeline->versions = (Jsonb *) PG_DETOAST_DATUM_COPY(PointerGetDatum(versions));
 
 	/* names in rules mean the same here as where the rule was registered */
-	guc_level = pin_search_path();
+	rules_begin(&scope);
 	load_source(pipeline);
 	load_forms(pipeline);
 	load_rules(pipeline);
 	load_thresholds(pipeline);
 	load_sinks(pipeline);
-	AtEOXact_GUC(true, guc_level);
+	rules_end(&scope);
 	watch_relations(pipeline);
 	complete = true;
 
@@ -324,9 +324,9 @@ pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 	MemoryContext memory = CurrentMemoryContext;
 	PipelineForm *compiled = palloc0(sizeof(PipelineForm));
 	OwnerScope	scope;
+	RuleScope	guarded;
 	uint64		n;
 	Rule	   *rules;
-	int			guc_level;
 
 	compiled->form = form_compile(name, version, definition);
 	owner_begin(&scope);
@@ -339,9 +339,9 @@ pipeline_compile_form(const char *name, const char *version, Jsonb *definition)
 	owner_end(&scope);
 	MemoryContextSwitchTo(memory);
 
-	guc_level = pin_search_path();
+	rules_begin(&guarded);
 	add_rules(compiled, rules, n, true);
-	AtEOXact_GUC(true, guc_level);
+	rules_end(&guarded);
 	return compiled;
 }
 

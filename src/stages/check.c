@@ -38,6 +38,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "words/errors.h"
+#include "words/origin.h"
 
 /* the response's own columns, behind the items */
 enum
@@ -338,9 +339,28 @@ analyse(CheckSet *set, const char *expression, const char *what, Oid type)
 				 errmsg("%s calls a volatile function", what),
 				 errdetail("A rule must give the same verdict for the same response."),
 				 errhint("Use functions marked IMMUTABLE or STABLE.")));
+	rule_refuse_temporary(node, what);
+	if (expression_calls_out(node))
+		set->calls_out = true;
 	error_context_stack = pointing.previous;
 	free_parsestate(pstate);
 	return node;
+}
+
+/*
+ * Refuses a rule, an expression or a query, that names a function, an operator
+ * or a type of a session: in another one the name is nobody's, or means what
+ * the caller there has made of it.
+ */
+void
+rule_refuse_temporary(Node *rule, const char *what)
+{
+	if (expression_is_temporary(rule))
+		ereport(ERROR,
+				(errcode(ERRCODE_EPRO_CHECK_REFUSED),
+				 errmsg("%s uses a temporary function, operator or type", what),
+				 errdetail("It is there in one session only."),
+				 errhint("Make it in a schema that stays, and name that.")));
 }
 
 static Node *

@@ -102,6 +102,7 @@ typedef struct CheckSet
 	int			current;		/* the check being evaluated: what raised */
 	int			nreadable;		/* nodes that what is compiled may read */
 	const char *what;			/* the expression being compiled, for errors */
+	bool		calls_out;		/* does any run code that is not the server's own? */
 } CheckSet;
 
 extern CheckSet *checkset_create(const CompiledForm *form);
@@ -115,6 +116,7 @@ extern void checkset_add_score(CheckSet *set, const char *name,
 extern int	checkset_column(CheckSet *set, ParseState *pstate, const char *name,
 							int location);
 extern void checkset_read(CheckSet *set, const Response *response);
+extern void rule_refuse_temporary(Node *rule, const char *what);
 extern bool checkset_holds(CheckSet *set, ExprState *expression, bool *isnull);
 extern bool check_applies(CheckSet *set, ExprState *condition,
 						  const char *name, FindingList *findings);

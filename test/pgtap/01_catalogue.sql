@@ -30,6 +30,7 @@ SELECT bag_eq($$
     ('register_form(name text, definition xml, version text) -> text'),
     ('register_form(name text, definition text, version text) -> text'),
     ('register_odm(definition xml, version text) -> SETOF record'),
+    ('odm_text(definition text) -> void'),
     ('odm_read(definition xml) -> jsonb'),
     ('odm_type(data_type text) -> jsonb'),
     ('odm_comparison(item text, family text, comparator text, literals text[]) -> text'),
