@@ -112,6 +112,8 @@ session_begin(void)
 	ConstraintsSetStmt *immediate;
 
 	SetCurrentStatementStartTimestamp();
+	/* no transaction starts in a restricted context; a commit leaves its own behind */
+	SetUserIdAndSecContext(GetSessionUserId(), 0);
 	StartTransactionCommand();
 	SetUserIdAndSecContext(acting_role, acting_context);
 	/* constraints that wait for the commit would refuse the whole chunk */

@@ -630,7 +630,6 @@ parse_ipv6(const char *s, size_t len)
 			if (!parse_ipv4(s + start, len - start))
 				return false;
 			groups += 2;
-			i = len;
 			break;
 		}
 		groups++;

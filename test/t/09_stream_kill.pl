@@ -382,8 +382,12 @@ sub leaders_start
 	ok(await_arrived($look, 200), "leader canceled before it begins ($state): it works");
 	stop_stream_ok($one, 'leader canceled before it begins');
 
-	# canceled while it reads what it is to do: it tries again
+	# canceled while it reads what it is to do: it tries again; with a long nap it
+	# does not read it before the worker is missed
 	my $locker = EproTest::Psql->new($node);
+	$node->append_conf('postgresql.conf', "epro_etl.naptime = '1h'\n");
+	$node->reload;
+	ok(until_true($look, q{SELECT current_setting('epro_etl.naptime')}, '1h'), 'leader canceled while it reads its plan: a long nap');
 	start_stream($one, undef);
 	$locker->query('BEGIN; LOCK TABLE epro_etl.pipeline IN ACCESS EXCLUSIVE MODE');
 	my $pid = $look->query(q{SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'epro_etl stage worker' LIMIT 1});
@@ -397,6 +401,8 @@ sub leaders_start
 	stage($look, 201, 300, 7);
 	ok(await_arrived($look, 300), 'leader canceled while it reads its plan: it goes on');
 	stop_stream_ok($one, 'leader canceled while it reads its plan');
+	$node->append_conf('postgresql.conf', "epro_etl.naptime = '100ms'\n");
+	$node->reload;
 	$locker->close;
 	oracle_ok($look, 'leaders_start');
 	return;

@@ -392,12 +392,13 @@ sub clocks
 			RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout';
 		END $$});
 	my $early = q{SELECT ends_before('%s')};
-	my $inner = q{SELECT x FROM epro_etl.with_timeout('%s', 'SELECT ends_before(''3 ms'')') AS t (x int)};
+	my $inner = q{SELECT x FROM epro_etl.with_timeout(%s, 'SELECT ends_before(''3 ms'')') AS t (x int)};
+	my $sooner = q{epro_etl.context_deadline() - clock_timestamp() - '2 ms'};
 
 	refused($here, within('200 ms', sprintf($early, '3 ms')), 'EP001', qr/within 00:00:00\.2$/m, 'clocks: a little early');
 	refused($here, within('500 ms', sprintf($early, '450 ms')), '57014', qr/statement timeout/, 'clocks: much too early');
-	refused($here, within('200 ms', sprintf($inner, '201 ms')), 'EP001', qr/within 00:00:00\.2$/m, 'clocks: the outer one ends first');
-	refused($here, within('201 ms', sprintf($inner, '199 ms')), 'EP001', qr/within 00:00:00\.199$/m, 'clocks: the inner one ends first');
+	refused($here, within('200 ms', sprintf($inner, q{'201 ms'})), 'EP001', qr/within 00:00:00\.2$/m, 'clocks: the outer one ends first');
+	refused($here, within('201 ms', sprintf($inner, $sooner)), 'EP001', qr/within 00:00:00\.(?!201$)\d+$/m, 'clocks: the inner one ends first');
 	refused($here, 'SET statement_timeout = 200; ' . within('201 ms', sprintf($early, '3 ms')), '57014', qr/statement timeout/, 'clocks: the statement ends first');
 	$here->query('RESET statement_timeout');
 	return;
