@@ -80,6 +80,7 @@ extern bool constraint_exists(const char *name);
 
 /* ---- log_ahead.c: less for the commit to wait for ---- */
 extern void log_ahead(void);
+
 /* ---- guard.c: what a rule may do ---- */
 typedef struct RuleScope
 {
