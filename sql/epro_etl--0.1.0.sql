@@ -3476,6 +3476,7 @@ CREATE FUNCTION epro_etl.audit_triggers(OUT relation text, OUT name text, OUT fi
             WHERE n = 'TRUNCATE' OR t IN ('finding', 'participant', 'pseudonym') OR t IN ('run_ledger', 'run_worker', 'superseded', 'correction') AND n = 'DELETE' OR t = 'quarantine' AND n = 'INSERT'
         UNION ALL VALUES
             ('quarantine', 'audit_correction', 'AFTER UPDATE OF quarantine_id, run_id, pipeline, source_id, form, original ON %s FOR EACH ROW EXECUTE FUNCTION epro_etl.audit_correction()'),
+            ('outbox', 'audit_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_count(deliver)'),
             ('quarantine', 'audit_requeue', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_requeue()')
         UNION ALL
         SELECT t, n, format(f, '%s', e) FROM (VALUES ('audit_trail', ''), ('audit_writer', ''), ('correction', 'erase'), ('superseded', 'erase')) AS w (t, e),

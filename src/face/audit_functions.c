@@ -94,7 +94,8 @@ epro_etl_audit_change(PG_FUNCTION_ARGS)
 
 /*
  * audit_count(): trigger AFTER a statement, for tables that hold data, or whose
- * rows are many.  Records how many rows; a TRUNCATE does not know.
+ * rows are many.  Records how many rows; a TRUNCATE does not know.  With an
+ * argument, what the extension does there itself is not recorded.
  */
 Datum
 epro_etl_audit_count(PG_FUNCTION_ARGS)
@@ -106,6 +107,9 @@ epro_etl_audit_count(PG_FUNCTION_ARGS)
 		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "remove" : "truncate";
 	Jsonb	   *count = rows ? as_jsonb(psprintf("{\"rows\": " INT64_FORMAT "}", tuplestore_tuple_count(rows))) : NULL;
 
+	/* in an owner's scope, see internal.c */
+	if (trigger->tg_trigger->tgnargs > 0 && InLocalUserIdChange() && GetUserId() == extension_owner())
+		return PointerGetDatum(NULL);
 	if (rows == NULL || tuplestore_tuple_count(rows) > 0)
 		append(action, RelationGetRelationName(trigger->tg_relation),
 			   trigger->tg_oldtable ? count : NULL, trigger->tg_oldtable ? NULL : count, NULL);
@@ -271,6 +275,11 @@ called_as(FunctionCallInfo fcinfo, const char *name, bool for_row)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s() is a trigger's function", name)));
+	/* on a table of one's own, it would record what never was */
+	if (own_relation(RelationGetRelationName(trigger->tg_relation)) != RelationGetRelid(trigger->tg_relation))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s() is for the tables of the extension", name)));
 	return trigger;
 }
 

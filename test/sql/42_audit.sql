@@ -67,6 +67,23 @@ RESET ROLE;
 SELECT action, object, session_user_name = session_user AS session_told, current_user_name FROM told;
 SELECT epro_etl.remove_edit_check('t42', 'of the manager');
 
+-- nor can who may call everything make records of what never was
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA epro_etl TO epro_t42_manager;
+UPDATE since SET at = clock_timestamp();
+SET ROLE epro_t42_manager;
+CREATE TEMP TABLE form (name text);
+CREATE TRIGGER forged AFTER INSERT ON form FOR EACH ROW EXECUTE FUNCTION epro_etl.audit_change();
+INSERT INTO form VALUES ('forged');
+DROP TABLE form;
+CREATE TEMP TABLE quarantine (run_id bigint, pipeline text, source_id text, quarantine_id bigint);
+CREATE TRIGGER forged AFTER DELETE ON quarantine REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_requeue();
+INSERT INTO quarantine VALUES (1, 'forged', '1', 1);
+DELETE FROM quarantine;
+DROP TABLE quarantine;
+RESET ROLE;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA epro_etl FROM epro_t42_manager;
+SELECT count(*) AS forged FROM told;
+
 -- a run has a record when it begins and one when it ends, however many rows; inline, with workers, and a dry one
 UPDATE since SET at = clock_timestamp();
 SELECT probe.put('t42', '{"a": 1, "b": 1}', '{"a": 10}', '{"b": 3}', '{"a": 4}');
@@ -133,9 +150,28 @@ INSERT INTO epro_etl.participant (study, subject_key, site) SELECT 't42', repeat
 UPDATE epro_etl.participant SET status = 'withdrawn' WHERE study = 't42';
 DELETE FROM epro_etl.participant WHERE study = 't42';
 TRUNCATE epro_etl.requeued;
+-- rows of the outbox that are given up, but not those that are delivered
+CREATE EXTENSION postgres_fdw SCHEMA t42;
+DO $$
+DECLARE
+    socket text := split_part(current_setting('unix_socket_directories'), ',', 1);
+BEGIN
+    EXECUTE format('CREATE SERVER far42 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L)',
+                   CASE socket WHEN '' THEN 'localhost' ELSE socket END, current_setting('port'), current_database());
+END $$;
+CREATE USER MAPPING FOR CURRENT_USER SERVER far42;
+CREATE TABLE there (source_id int, a int, b int);
+CREATE FOREIGN TABLE far (source_id int, a int, b int) SERVER far42 OPTIONS (schema_name 't42', table_name 'there');
+SELECT epro_etl.create_pipeline('t42_far', 'staging');
+SELECT epro_etl.add_sink('t42_far', 't42', 'far', required => false);
+INSERT INTO epro_etl.outbox (sink_id, source_id, "row", since) SELECT sink_id, n, jsonb_build_object('source_id', n, 'a', 1), now()
+    FROM unnest('{900,901}'::text[]) n, epro_etl.sink JOIN epro_etl.pipeline USING (pipeline_id) WHERE name = 't42_far';
+DELETE FROM epro_etl.outbox WHERE source_id = '901';
+SELECT epro_etl.deliver('t42_far');
+SELECT count(*) AS arrived FROM there;
 SELECT epro_etl.start_stream('t42');
 SELECT epro_etl.stop_stream('t42');
-SELECT action, object, old_value, new_value FROM told WHERE object IN ('finding', 'participant', 'requeued');
+SELECT action, object, old_value, new_value FROM told WHERE object IN ('finding', 'participant', 'requeued', 'outbox');
 SELECT action FROM told WHERE object = 'stream';
 
 -- nobody changes it: not its owner, not by any statement; and nobody but a restore adds to it
@@ -335,6 +371,10 @@ ROLLBACK TO a;
 SELECT epro_etl.add_edit_check('t42', 'serializable', 'a > 1');
 COMMIT;
 SELECT * FROM chains;
+SET client_min_messages = warning;
+SELECT epro_etl.drop_pipeline('t42_far');
+DROP SERVER far42 CASCADE;
+RESET client_min_messages;
 DROP OWNED BY epro_t42_manager, epro_t42_owner;
 DROP ROLE epro_t42_manager, epro_t42_owner;
 SELECT probe.close_area('t42');

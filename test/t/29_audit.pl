@@ -8,11 +8,11 @@ use lib $FindBin::RealBin;
 use EproTest;
 use Test::More;
 
-my $node = create_node('audit', init => { allows_streaming => 1 });
+my $node = create_node('audit', init => { allows_streaming => 1 }, conf => "max_prepared_transactions = 5\n");
 create_fixture($node);
 my $look = observer($node);
 
-parts(__PACKAGE__, qw(many_at_once ended stream killed dumped standby));
+parts(__PACKAGE__, qw(many_at_once prepared ended stream killed dumped standby));
 
 $look->close;
 $node->stop('fast');
@@ -65,6 +65,25 @@ SQL
 	is($look->query(q{SELECT sum((new_value ->> 'rows')::int) = (SELECT count(*) FROM epro_etl.superseded), count(*) < 200 FROM epro_etl.audit_trail WHERE action = 'overwrite'}),
 		't|t', 'many at once: what was overwritten, a record a chunk');
 	is($look->query('SELECT count(*) BETWEEN 2 AND 12, count(*) = max(slot) FROM epro_etl.audit_writer'), 't|t', 'many at once: few chains, for many sessions');
+	return;
+}
+
+# A transaction that is prepared keeps its chain to itself until it ends.
+sub prepared
+{
+	my $other = EproTest::Psql->new($node);
+
+	$look->query(q{BEGIN; SELECT epro_etl.add_edit_check('MOOD', 'prepared', 'mood01 < 4'); PREPARE TRANSACTION 'audit'});
+	$other->query(q{SELECT epro_etl.add_lookup('MOOD', 'not prepared', 'EXISTS (SELECT FROM public.put_in WHERE response_id > 0)'); SELECT epro_etl.remove_edit_check('MOOD', 'not prepared')});
+	whole_ok($other, 'prepared');
+	$node->restart;
+	$_->close foreach ($look, $other);
+	$look = observer($node);
+	$look->query(q{SELECT epro_etl.register_form('OTHER', '{"properties": {"a": {"type": "integer"}}}')});
+	$look->query(q{COMMIT PREPARED 'audit'});
+	is($look->query(q{SELECT count(DISTINCT writer) FROM epro_etl.audit_trail WHERE new_value ->> 'check_name' IN ('prepared', 'not prepared')}), 2, 'prepared: in a chain of its own');
+	$look->query(q{SELECT epro_etl.remove_edit_check('MOOD', 'prepared')});
+	whole_ok($look, 'prepared, and committed');
 	return;
 }
 
