@@ -158,7 +158,8 @@ sub dumped
 {
 	my $file = $node->basedir . '/dump.sql';
 
-	$look->query(q{UPDATE epro_etl.quarantine SET original = jsonb_set(original, '{payload,mood01}', '1') WHERE source_id = '7'});
+	stage($look, 9001, 9001, 1);
+	$look->query(q{SELECT epro_etl.run('mood', workers => 0); UPDATE epro_etl.quarantine SET original = jsonb_set(original, '{payload,mood01}', '1') WHERE source_id = '9001'});
 	my $heads = $look->query('SELECT epro_etl.audit_heads()');
 	$node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $file ], 'dumped');
 	$look->query('CREATE DATABASE copy TEMPLATE template0');
@@ -169,6 +170,7 @@ sub dumped
 	is($copy->query('SELECT count(*) FROM epro_etl.correction'), 1, 'dumped: with earlier originals');
 	is($copy->query(q{SELECT count(*) > 0 FROM epro_etl.audit_trail t JOIN epro_etl.audit_writer w USING (writer) WHERE w.slot IS NOT NULL AND t.action = 'add' AND t.object = 'form'}),
 		't', 'dumped: the restore itself is recorded, in another chain');
+	is($copy->query("SELECT count(*) = (SELECT count(*) FROM jsonb_object_keys('$heads')) FROM epro_etl.audit_writer WHERE slot IS NULL"), 't', 'dumped: what came with the dump is closed');
 	$copy->query(q{SELECT epro_etl.add_edit_check('MOOD', 'of the copy', 'mood01 < 3')});
 	is($copy->query("SELECT * FROM epro_etl.verify_audit('$heads')"), '', 'dumped: and the copy goes on');
 	$copy->close;
