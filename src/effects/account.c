@@ -7,6 +7,11 @@
  * multi-insert, never as parameters of a statement: some server can be told to
  * log those.
  *
+ * What could be changed behind the extension's back is made evident by records
+ * of the audit trail, in the same transactions: one when a run opens, one when
+ * it closes, over its entry and its workers' counts, and one for the rows that a
+ * chunk has superseded in a sink.
+ *
  * Liveness is a held lock, not an age: every worker of a run holds a session
  * advisory lock named after the run, in a key space that the SQL functions for
  * advisory locks cannot reach.  A run without an end and without that lock has
@@ -20,13 +25,16 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
+#include "effects/audit.h"
 #include "effects/effects.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "storage/lock.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -36,9 +44,20 @@
 /* the fourth field of the lock's tag: SQL's advisory locks have 1 and 2 */
 #define LIVENESS_LOCK 3
 
+/*
+ * A digest of rows whose order nobody knows afterwards: of each row's SHA-256
+ * four numbers of 64 bits, each summed up.
+ */
+#define SUM_LANES 4
+
 static void write_findings(int64 run_id, const FindingList *findings,
 						   const FoundFor *found, int nfound);
 static void write_tuples(const char *relation, HeapTuple *tuples, int n);
+static void record_run(const char *action, int64 run_id);
+static void record_superseded(int64 run_id, const Sink *sink, int n, const uint64 *sum);
+static void add_to_sum(uint64 *sum, int64 superseded_id, int64 run_id, const Sink *sink,
+					   const Superseded *row, TimestampTz at);
+static const char *name_of_role(Oid role);
 static void execute(const char *command, int nargs, Oid *types, Datum *values,
 					const char *nulls, int expected);
 static Datum text_or_null(const char *text, char *null);
@@ -78,6 +97,7 @@ account_open_run(const RunStart *start, Jsonb *versions)
 			lengthof(types), types, values, nulls, SPI_OK_INSERT_RETURNING);
 	run_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 										 1, &isnull));
+	record_run("begin", run_id);
 	owner_end(&scope);
 	return run_id;
 }
@@ -123,18 +143,23 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 			  const FindingList *findings, const FoundFor *found, int nfound)
 {
 	Oid			types[] = {INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID};
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
+	int64		nfindings = 0;
 	Datum		values[] = {
 		Int64GetDatum(run_id), Int32GetDatum(worker),
 		Int64GetDatum(counts->claimed), Int64GetDatum(counts->loaded),
 		Int64GetDatum(counts->warned), Int64GetDatum(counts->rejected),
 		Int64GetDatum(counts->duplicate), Int64GetDatum(counts->deferred),
 		Int64GetDatum(counts->skipped), Int64GetDatum(counts->undeclared),
+		(Datum) 0
 	};
 	OwnerScope	scope;
 
 	static SPIPlanPtr plan = NULL;
 
+	for (int i = 0; i < nfound; i++)
+		nfindings += found[i].n;
+	values[lengthof(values) - 1] = Int64GetDatum(nfindings);
 	write_findings(run_id, findings, found, nfound);
 
 	owner_begin(&scope);
@@ -142,7 +167,7 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 		plan = plan_keep(SPI_prepare("UPDATE epro_etl.run_worker SET claimed = claimed + $3, loaded = loaded + $4,"
 									 " warned = warned + $5, rejected = rejected + $6, duplicate = duplicate + $7,"
 									 " deferred = deferred + $8, skipped = skipped + $9, undeclared = undeclared + $10,"
-									 " chunks = chunks + 1 WHERE run_id = $1 AND worker = $2",
+									 " chunks = chunks + 1, findings = findings + $11 WHERE run_id = $1 AND worker = $2",
 									 lengthof(types), types), TopMemoryContext);
 	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_UPDATE || SPI_processed != 1)
 		elog(ERROR, "the ledger has lost worker %d of run " INT64_FORMAT, worker, run_id);
@@ -211,6 +236,7 @@ account_superseded(int64 run_id, const Sink *sink, const Superseded *superseded,
 	Relation	relation;
 	HeapTuple  *tuples;
 	TimestampTz now = GetCurrentTimestamp();
+	uint64		sum[SUM_LANES] = {0};
 	Oid			sequence;
 
 	if (n == 0)
@@ -238,9 +264,11 @@ account_superseded(int64 run_id, const Sink *sink, const Superseded *superseded,
 		values[7] = JsonbPGetDatum(row->row);
 		values[8] = TimestampTzGetDatum(now);
 		tuples[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
+		add_to_sum(sum, DatumGetInt64(values[0]), run_id, sink, row, now);
 	}
 	table_close(relation, NoLock);
 	write_tuples("superseded", tuples, n);
+	record_superseded(run_id, sink, n, sum);
 }
 
 /* Has any response of the pipeline been put back into staging, and not come through yet? */
@@ -297,7 +325,9 @@ account_requeued(int64 run_id, const char *pipeline, Datum *loaded_ids,
 bool
 account_can_write(void)
 {
-	return ConditionalLockRelationOid(own_relation("run_ledger"), RowExclusiveLock);
+	return ConditionalLockRelationOid(own_relation("run_ledger"), RowExclusiveLock) &&
+		ConditionalLockRelationOid(own_relation("audit_trail"), RowExclusiveLock) &&
+		ConditionalLockRelationOid(own_relation("audit_writer"), RowExclusiveLock);
 }
 
 /* Writes how a run ended.  The first cause has been decided by the caller. */
@@ -327,7 +357,48 @@ account_close_run(int64 run_id, const char *status, int sqlstate,
 			" failed_worker = $5, failed_chunk = $6, remaining = $7, finished_at = $8"
 			" WHERE run_id = $1",
 			lengthof(types), types, values, nulls, SPI_OK_UPDATE);
+	record_run("end", run_id);
 	owner_end(&scope);
+}
+
+/*
+ * What the audit trail says of a run: when it began, what it was asked and under
+ * which versions; at its end its status, its counts and a digest of all that the
+ * ledger has of it.  A worker that came when all was done has no part in it.
+ * Connected to SPI, as the current user; NULL when there is no such run.
+ */
+Jsonb *
+account_facts(int64 run_id, bool at_end, bool read_only)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(run_id)};
+	bool		isnull;
+
+	if (SPI_execute_with_args(at_end ?
+							  "SELECT jsonb_strip_nulls(jsonb_build_object('run_id', l.run_id, 'pipeline', l.pipeline, 'status', l.status, 'sqlstate', l.sqlstate,"
+							  " 'claimed', w.claimed, 'loaded', w.loaded, 'warned', w.warned, 'rejected', w.rejected, 'duplicate', w.duplicate,"
+							  " 'deferred', w.deferred, 'findings', w.findings, 'digest', encode(sha256(("
+							  "SELECT string_agg(CASE WHEN p IS NULL THEN '\\xffffffff' ELSE int4send(octet_length(p)) || convert_to(p, 'UTF8') END, '' ORDER BY n)"
+							  " FROM unnest(ARRAY[l.run_id::text, l.pipeline, l.source, l.status, l.reason, l.dry_run::text, l.workers::text, l.batch_size::text,"
+							  " l.session_user_name, l.current_user_name, (extract(epoch FROM l.started_at) * 1000000)::bigint::text,"
+							  " (extract(epoch FROM l.finished_at) * 1000000)::bigint::text, l.remaining::text, l.sqlstate, l.message,"
+							  " l.failed_worker::text, l.failed_chunk::text, l.versions::text, l.stream::text, l.context::text, l.key_version::text] || w.told)"
+							  " WITH ORDINALITY AS u (p, n))), 'hex')))"
+							  " FROM epro_etl.run_ledger l, LATERAL ("
+							  "SELECT coalesce(sum(w.claimed), 0) AS claimed, coalesce(sum(w.loaded), 0) AS loaded, coalesce(sum(w.warned), 0) AS warned,"
+							  " coalesce(sum(w.rejected), 0) AS rejected, coalesce(sum(w.duplicate), 0) AS duplicate, coalesce(sum(w.deferred), 0) AS deferred,"
+							  " coalesce(sum(w.findings), 0) AS findings, array_agg(format('%s %s %s %s %s %s %s %s %s %s %s %s %s', w.worker, w.pid, w.claimed,"
+							  " w.loaded, w.warned, w.rejected, w.duplicate, w.deferred, w.skipped, w.undeclared, w.chunks, w.findings, w.run_id) ORDER BY w.worker) AS told"
+							  " FROM epro_etl.run_worker w WHERE w.run_id = l.run_id AND w.chunks > 0) w WHERE l.run_id = $1"
+							  :
+							  "SELECT jsonb_strip_nulls(jsonb_build_object('run_id', l.run_id, 'pipeline', l.pipeline, 'source', l.source, 'dry_run', l.dry_run,"
+							  " 'stream', l.stream, 'workers', l.workers, 'batch_size', l.batch_size, 'key_version', l.key_version, 'versions', l.versions))"
+							  " FROM epro_etl.run_ledger l WHERE l.run_id = $1",
+							  lengthof(types), types, values, NULL, read_only, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the ledger");
+	if (SPI_processed != 1)
+		return NULL;
+	return DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 /*
@@ -406,6 +477,99 @@ write_tuples(const char *name, HeapTuple *tuples, int n)
 	bulk_insert(relation, tuples, n, &at);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();
+}
+
+/* One record of a run, in an owner's scope; none, if the ledger has lost the run. */
+static void
+record_run(const char *action, int64 run_id)
+{
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(run_id)};
+	AuditRecord record = {0};
+	HeapTuple	row;
+	TupleDesc	shape;
+	Datum		context;
+	bool		isnull;
+
+	record.new_value = account_facts(run_id, strcmp(action, "end") == 0, false);
+	execute("SELECT session_user_name, current_user_name, reason, context FROM epro_etl.run_ledger WHERE run_id = $1",
+			lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	if (SPI_processed != 1 || record.new_value == NULL)
+		return;
+	row = SPI_tuptable->vals[0];
+	shape = SPI_tuptable->tupdesc;
+	record.session_user_name = SPI_getvalue(row, shape, 1);
+	record.current_user_name = SPI_getvalue(row, shape, 2);
+	record.action = action;
+	record.object = "run_ledger";
+	record.reason = SPI_getvalue(row, shape, 3);
+	context = SPI_getbinval(row, shape, 4, &isnull);
+	record.context = isnull ? NULL : DatumGetJsonbP(context);
+	audit_append(&record);
+}
+
+/* One record for what a chunk has superseded in a sink; it rolls back with the try. */
+static void
+record_superseded(int64 run_id, const Sink *sink, int n, const uint64 *sum)
+{
+	AuditRecord record = {0};
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "{\"run_id\": " INT64_FORMAT ", \"sink_id\": " INT64_FORMAT ", \"target\": ",
+					 run_id, sink->id);
+	escape_json(&text, sink->name);
+	appendStringInfo(&text, ", \"rows\": %d, \"sum\": [", n);
+	for (int lane = 0; lane < SUM_LANES; lane++)
+		appendStringInfo(&text, "%s" INT64_FORMAT, lane > 0 ? ", " : "", (int64) sum[lane]);
+	appendStringInfoString(&text, "]}");
+	record.session_user_name = name_of_role(GetSessionUserId());
+	record.current_user_name = name_of_role(GetUserId());
+	record.action = "overwrite";
+	record.object = "superseded";
+	record.new_value = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)));
+	record.reason = context_get("reason");
+	record.context = context_values();
+	audit_append(&record);
+}
+
+/* What verify_audit() makes of the row, too. */
+static void
+add_to_sum(uint64 *sum, int64 superseded_id, int64 run_id, const Sink *sink,
+		   const Superseded *row, TimestampTz at)
+{
+	AuditDigest digest;
+
+	audit_digest_begin(&digest);
+	audit_digest_number(&digest, superseded_id);
+	audit_digest_number(&digest, sink->id);
+	audit_digest_text(&digest, sink->name);
+	audit_digest_number(&digest, run_id);
+	audit_digest_text(&digest, row->by_source_id);
+	if (row->run_id != 0)
+		audit_digest_number(&digest, row->run_id);
+	else
+		audit_digest_text(&digest, NULL);
+	audit_digest_text(&digest, row->source_id);
+	audit_digest_jsonb(&digest, row->row);
+	audit_digest_instant(&digest, at);
+	pfree(audit_digest_end(&digest));
+	for (int lane = 0; lane < SUM_LANES; lane++)
+	{
+		uint64		part;
+
+		memcpy(&part, &digest.result[lane * sizeof(part)], sizeof(part));
+		sum[lane] += pg_ntoh64(part);
+	}
+}
+
+/* A role may have been dropped while it was at work. */
+static const char *
+name_of_role(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	return name ? name : psprintf("unknown (OID=%u)", role);
 }
 
 static void

@@ -378,6 +378,7 @@ extern bool account_can_write(void);
 extern void account_close_run(int64 run_id, const char *status, int sqlstate,
 							  const char *message, int worker, int64 chunk,
 							  int64 remaining);
+extern Jsonb *account_facts(int64 run_id, bool at_end, bool read_only);
 extern void account_liveness_hold(int64 run_id);
 extern void account_liveness_release(int64 run_id);
 extern bool account_is_alive(int64 run_id);

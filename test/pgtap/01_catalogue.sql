@@ -10,7 +10,7 @@
 -- the settings are known where the library is
 LOAD 'epro_etl';
 BEGIN;
-SELECT plan(34);
+SELECT plan(37);
 
 -- less what an object brings along: the sequences of identity columns and, members since PostgreSQL 16, row types and arrays
 CREATE TEMP VIEW member AS
@@ -112,7 +112,18 @@ SELECT bag_eq($$
     ('add_context_server(server text, settings text) -> regclass'),
     ('remove_context_server(server text) -> void'),
     ('make_context_server(server text, settings text, schema name) -> regclass'),
-    ('context_server_of(settings regclass) -> text') $$, 'the functions of the design, and those that they are made of');
+    ('context_server_of(settings regclass) -> text'),
+    ('audit_change() -> trigger'),
+    ('audit_count() -> trigger'),
+    ('audit_correction() -> trigger'),
+    ('audit_requeue() -> trigger'),
+    ('audit_refuse() -> trigger'),
+    ('audit_triggers() -> SETOF record'),
+    ('audit_run(run_id bigint, at_end boolean) -> jsonb'),
+    ('audit_bytes(parts text[]) -> bytea'),
+    ('audit_instant(at timestamp with time zone) -> text'),
+    ('audit_heads() -> jsonb'),
+    ('verify_audit(heads jsonb) -> SETOF record') $$, 'the functions of the design, and those that they are made of');
 
 -- what is NULL or another default unless it is given
 CREATE FUNCTION pg_temp.required(name text) RETURNS text LANGUAGE sql AS $$
@@ -147,10 +158,12 @@ SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = '
     $$ VALUES ('form'), ('edit_check'), ('deid_rule'), ('deid_category'), ('deid_profile'), ('pipeline'), ('sink'), ('run_ledger'), ('run_worker'), ('finding'), ('quarantine'), ('requeued'), ('superseded'),
               ('run_history'), ('stat_progress'), ('outbox'), ('stream'), ('stat_channel'), ('stat_stream'),
                ('context_server'), ('pseudonym'), ('severity_overlay'), ('batch_threshold'), ('study'), ('participant'), ('site_access'), ('hop'), ('form_import'), ('import_report'),
-               ('key_version') $$, 'the tables and views of the design');
+               ('key_version'), ('audit_trail'), ('audit_writer'), ('correction') $$, 'the tables and views of the design');
 SELECT columns_are('epro_etl', 'finding', ARRAY['run_id', 'source_id', 'form', 'location', 'rule', 'kind', 'severity', 'message']);
 SELECT columns_are('epro_etl', 'quarantine', ARRAY['quarantine_id', 'run_id', 'pipeline', 'source_id', 'form', 'original', 'first_try', 'last_try', 'tries']);
 SELECT columns_are('epro_etl', 'superseded', ARRAY['superseded_id', 'sink_id', 'target', 'run_id', 'source_id', 'earlier_run_id', 'earlier_source_id', 'row', 'superseded_at']);
+SELECT columns_are('epro_etl', 'audit_trail', ARRAY['writer', 'seq', 'at', 'session_user_name', 'current_user_name', 'actor', 'action', 'object', 'old_value', 'new_value', 'reason', 'context',
+    'witness', 'previous', 'hash']);
 SELECT columns_are('epro_etl', 'stat_progress', ARRAY['run_id', 'pipeline', 'worker', 'pid', 'phase', 'tuples_processed', 'tuples_excluded',
     'blocks_done', 'blocks_total', 'since', 'stage']);
 SELECT is_empty($$ SELECT a FROM unnest('{run_id,pipeline,source,status,claimed,loaded,warned,rejected,duplicate,deferred,skipped,undeclared,remaining,workers,dry_run,reason,
@@ -185,6 +198,12 @@ SELECT bag_eq($$ SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = '
 SELECT is_empty($$ SELECT c.oid::regclass FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind IN ('r', 'S')
     EXCEPT SELECT unnest(extconfig)::regclass FROM pg_extension WHERE extname = 'epro_etl'
     EXCEPT VALUES ('epro_etl.stream'::regclass) $$, 'pg_dump keeps the rows of every table, but not which streams are up');
+
+-- whoever adds a table says what becomes of it in the audit trail
+SELECT is_empty($$ SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'epro_etl'::regnamespace AND c.relkind = 'r'
+    EXCEPT SELECT relation FROM epro_etl.audit_triggers() $$, 'every table has triggers of the audit trail');
+SELECT bag_eq($$ SELECT c.relname::text, t.tgname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = 'epro_etl'::regnamespace
+    AND t.tgname LIKE 'audit\_%' AND t.tgenabled = 'A' $$, $$ SELECT relation, name FROM epro_etl.audit_triggers() $$, 'and they are always enabled');
 
 SELECT * FROM finish();
 ROLLBACK;
