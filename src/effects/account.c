@@ -370,31 +370,41 @@ account_close_run(int64 run_id, const char *status, int sqlstate,
 Jsonb *
 account_facts(int64 run_id, bool at_end, bool read_only)
 {
+	/* kept: who verifies asks for all runs */
+	static SPIPlanPtr plans[2];
+	SPIPlanPtr	plan = plans[at_end];
 	Oid			types[] = {INT8OID};
 	Datum		values[] = {Int64GetDatum(run_id)};
 	bool		isnull;
 
-	if (SPI_execute_with_args(at_end ?
-							  "SELECT jsonb_strip_nulls(jsonb_build_object('run_id', l.run_id, 'pipeline', l.pipeline, 'status', l.status, 'sqlstate', l.sqlstate,"
-							  " 'claimed', w.claimed, 'loaded', w.loaded, 'warned', w.warned, 'rejected', w.rejected, 'duplicate', w.duplicate,"
-							  " 'deferred', w.deferred, 'findings', w.findings, 'digest', encode(sha256(("
-							  "SELECT string_agg(CASE WHEN p IS NULL THEN '\\xffffffff' ELSE int4send(octet_length(p)) || convert_to(p, 'UTF8') END, '' ORDER BY n)"
-							  " FROM unnest(ARRAY[l.run_id::text, l.pipeline, l.source, l.status, l.reason, l.dry_run::text, l.workers::text, l.batch_size::text,"
-							  " l.session_user_name, l.current_user_name, (extract(epoch FROM l.started_at) * 1000000)::bigint::text,"
-							  " (extract(epoch FROM l.finished_at) * 1000000)::bigint::text, l.remaining::text, l.sqlstate, l.message,"
-							  " l.failed_worker::text, l.failed_chunk::text, l.versions::text, l.stream::text, l.context::text, l.key_version::text] || w.told)"
-							  " WITH ORDINALITY AS u (p, n))), 'hex')))"
-							  " FROM epro_etl.run_ledger l, LATERAL ("
-							  "SELECT coalesce(sum(w.claimed), 0) AS claimed, coalesce(sum(w.loaded), 0) AS loaded, coalesce(sum(w.warned), 0) AS warned,"
-							  " coalesce(sum(w.rejected), 0) AS rejected, coalesce(sum(w.duplicate), 0) AS duplicate, coalesce(sum(w.deferred), 0) AS deferred,"
-							  " coalesce(sum(w.findings), 0) AS findings, array_agg(format('%s %s %s %s %s %s %s %s %s %s %s %s %s', w.worker, w.pid, w.claimed,"
-							  " w.loaded, w.warned, w.rejected, w.duplicate, w.deferred, w.skipped, w.undeclared, w.chunks, w.findings, w.run_id) ORDER BY w.worker) AS told"
-							  " FROM epro_etl.run_worker w WHERE w.run_id = l.run_id AND w.chunks > 0) w WHERE l.run_id = $1"
-							  :
-							  "SELECT jsonb_strip_nulls(jsonb_build_object('run_id', l.run_id, 'pipeline', l.pipeline, 'source', l.source, 'dry_run', l.dry_run,"
-							  " 'stream', l.stream, 'workers', l.workers, 'batch_size', l.batch_size, 'key_version', l.key_version, 'versions', l.versions))"
-							  " FROM epro_etl.run_ledger l WHERE l.run_id = $1",
-							  lengthof(types), types, values, NULL, read_only, 0) != SPI_OK_SELECT)
+	if (plan == NULL)
+	{
+		plan = SPI_prepare(at_end ?
+						   "SELECT jsonb_strip_nulls(jsonb_build_object('run_id', l.run_id, 'pipeline', l.pipeline, 'status', l.status, 'sqlstate', l.sqlstate,"
+						   " 'claimed', w.claimed, 'loaded', w.loaded, 'warned', w.warned, 'rejected', w.rejected, 'duplicate', w.duplicate,"
+						   " 'deferred', w.deferred, 'findings', w.findings, 'digest', encode(sha256(("
+						   "SELECT string_agg(CASE WHEN p IS NULL THEN '\\xffffffff' ELSE int4send(octet_length(p)) || convert_to(p, 'UTF8') END, '' ORDER BY n)"
+						   " FROM unnest(ARRAY[l.run_id::text, l.pipeline, l.source, l.status, l.reason, l.dry_run::text, l.workers::text, l.batch_size::text,"
+						   " l.session_user_name, l.current_user_name, (extract(epoch FROM l.started_at) * 1000000)::bigint::text,"
+						   " (extract(epoch FROM l.finished_at) * 1000000)::bigint::text, l.remaining::text, l.sqlstate, l.message,"
+						   " l.failed_worker::text, l.failed_chunk::text, l.versions::text, l.stream::text, l.context::text, l.key_version::text] || w.told)"
+						   " WITH ORDINALITY AS u (p, n))), 'hex')))"
+						   " FROM epro_etl.run_ledger l, LATERAL ("
+						   "SELECT coalesce(sum(w.claimed), 0) AS claimed, coalesce(sum(w.loaded), 0) AS loaded, coalesce(sum(w.warned), 0) AS warned,"
+						   " coalesce(sum(w.rejected), 0) AS rejected, coalesce(sum(w.duplicate), 0) AS duplicate, coalesce(sum(w.deferred), 0) AS deferred,"
+						   " coalesce(sum(w.findings), 0) AS findings, array_agg(format('%s %s %s %s %s %s %s %s %s %s %s %s %s', w.worker, w.pid, w.claimed,"
+						   " w.loaded, w.warned, w.rejected, w.duplicate, w.deferred, w.skipped, w.undeclared, w.chunks, w.findings, w.run_id) ORDER BY w.worker) AS told"
+						   " FROM epro_etl.run_worker w WHERE w.run_id = l.run_id AND w.chunks > 0) w WHERE l.run_id = $1"
+						   :
+						   "SELECT jsonb_strip_nulls(jsonb_build_object('run_id', l.run_id, 'pipeline', l.pipeline, 'source', l.source, 'dry_run', l.dry_run,"
+						   " 'stream', l.stream, 'workers', l.workers, 'batch_size', l.batch_size, 'key_version', l.key_version, 'versions', l.versions))"
+						   " FROM epro_etl.run_ledger l WHERE l.run_id = $1",
+						   lengthof(types), types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+		plans[at_end] = plan;
+	}
+	if (SPI_execute_plan(plan, values, NULL, read_only, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the ledger");
 	if (SPI_processed != 1)
 		return NULL;
