@@ -123,7 +123,7 @@ BEGIN
         EXECUTE format('CREATE DOMAIN t43_evil.%I AS pg_catalog.int4 CHECK (false)', r.n);
     END LOOP;
 END $$;
-SELECT count(*) > 100 AS functions, (SELECT count(*) > 200 FROM pg_operator WHERE oprnamespace = 't43_evil'::regnamespace) AS operators
+SELECT count(*) > 50 AS functions, (SELECT count(*) > 200 FROM pg_operator WHERE oprnamespace = 't43_evil'::regnamespace) AS operators
     FROM pg_catalog.pg_proc WHERE pronamespace = 't43_evil'::regnamespace AND proname NOT LIKE 'operator_%';
 GRANT USAGE ON SCHEMA t43_evil TO epro_t43_operator;
 SET search_path = t43_evil, pg_temp, pg_catalog, t43, public;
