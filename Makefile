@@ -5,6 +5,7 @@
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
 #   make check-versions       every suite on PostgreSQL 17 and 18, in Debian's later releases (root)
+#   make check-cassert        the suites with a server on one with assertions, built from source
 #   make bench                the race against a set-based statement and the bare move
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
@@ -78,7 +79,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-versions check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-cassert check-versions check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -87,6 +88,9 @@ demo:
 
 check-all:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh
+
+check-cassert:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/checked/cassert.sh
 
 check-versions:
 	@bash test/versions/check.sh
