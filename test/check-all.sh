@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build layers hygiene sqlcheck readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap)
+all_suites=(build lint layers hygiene sqlcheck readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap)
 passed=0
 failed=0
 skipped=0
@@ -205,6 +205,13 @@ suite_build()
 		echo "clang: not there, not tried"
 	fi
 	report build $good $bad
+}
+
+# What two analysers say of the sources, each file with each.
+suite_lint()
+{
+	logged lint bash "$TREE/test/lint/run.sh"
+	count_closing lint
 }
 
 suite_layers()

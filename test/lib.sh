@@ -164,7 +164,8 @@ tree_copy()
 
 # cluster_start NAME [SETTING...]: a server of its own for one purpose, heard
 # on a socket in the work folder only. The settings are lines of
-# postgresql.conf and win over the ones here. Returns 1, with the log shown,
+# postgresql.conf and win over the ones here; those of the file TEMP_CONFIG, which
+# PostgreSQL's own test programs know too, win over all. Returns 1, with the log shown,
 # when it does not come up (and can therefore be used in a condition).
 cluster_start()
 {
@@ -185,6 +186,7 @@ cluster_start()
 		echo "log_timezone = 'UTC'"
 		echo "epro_etl.key_file = '$EPRO_KEY_FILE'"
 		printf '%s\n' "$@"
+		[ -z "${TEMP_CONFIG:-}" ] || cat "$TEMP_CONFIG"
 	} | as_server_user tee -a "$folder/data/postgresql.conf" >/dev/null || return 1
 
 	as_server_user "$PGBIN/pg_ctl" -s -w -t 60 -D "$folder/data" -l "$folder/server.log" start || {

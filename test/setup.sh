@@ -4,8 +4,8 @@
 # not have.
 #
 #   bash test/setup.sh demo      compiler, server, server headers, OpenSSL's
-#   bash test/setup.sh all       and clang, pgTAP, pg_cron, the Perl modules, spin
-#                                and valgrind
+#   bash test/setup.sh all       and clang, clang-tidy, cppcheck, pgTAP, pg_cron, the
+#                                Perl modules, spin and valgrind
 #   bash test/setup.sh versions  what makes a root of another release: debootstrap
 #
 # Each need is looked for as the thing itself, not as a package: a server built
@@ -66,6 +66,8 @@ find_missing()
 	need libssl-dev has_openssl
 	if [ "$set_name" = all ]; then
 		need clang has_command clang
+		need clang-tidy has_command clang-tidy
+		need cppcheck has_command cppcheck
 		need postgresql-N-pgtap has_extension pgtap
 		need postgresql-N-cron has_extension pg_cron
 		need libtap-parser-sourcehandler-pgtap-perl has_command pg_prove

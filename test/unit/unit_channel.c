@@ -425,7 +425,7 @@ typedef struct Caller
 } Caller;
 
 static void
-call_once(void *arg)
+call_for_it(void *arg)
 {
 	Caller	   *caller = arg;
 	static __thread ChannelEnd end; /* outlives the function, as the callback does */
@@ -463,7 +463,7 @@ call_begin(Caller *caller, Channel *channel, ChannelSide side, long timeout_ms, 
 	caller->side = side;
 	caller->timeout_ms = timeout_ms;
 	caller->stays = stays;
-	caller->process = server_start(call_once, caller);
+	caller->process = server_start(call_for_it, caller);
 	server_await_sleep(caller->process);
 }
 
@@ -694,7 +694,7 @@ cancel_and_wait_again(void)
 
 	at = "cancel and wait again";
 	channel_attach(&sender, channel, CHANNEL_SENDER, NULL);
-	caller.process = server_start(call_once, &caller);
+	caller.process = server_start(call_for_it, &caller);
 	for (int64 i = 1; i <= 5; i++)
 	{
 		while (stat_of(channel).waits_for_rows < i)

@@ -20,7 +20,8 @@ set -euo pipefail
 mirror=${EPRO_MIRROR:-http://deb.debian.org/debian}
 scripts=/usr/share/debootstrap/scripts
 sources=/usr/local/src
-suites=${SUITES:-}
+# without lint: later analysers know more checks, and this release's are the ones it is held to
+suites=${SUITES:-build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap}
 closings=()
 good=0
 bad=0
