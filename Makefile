@@ -26,7 +26,8 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
 HDRS = $(wildcard src/*/*.h)
 
 # An include reads "words/compat.h": a reader sees the layer it comes from.
-PG_CPPFLAGS = -I$(srcdir)/src
+# POINTS=1, after a clean: with the named points of src/effects/point.h, for tests.
+PG_CPPFLAGS = -I$(srcdir)/src $(if $(filter 1 yes,$(POINTS)),-DEPRO_POINTS)
 
 # -Wextra, less what PostgreSQL's own headers and fmgr's calling convention
 # raise. clang does not know all of the gcc flags and attributes that a server

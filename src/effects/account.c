@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "effects/effects.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/lmgr.h"
@@ -76,6 +77,7 @@ account_open_run(const RunStart *start, Jsonb *versions)
 	run_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 										 1, &isnull));
 	owner_end(&scope);
+	POINT("account.opened");
 	return run_id;
 }
 
@@ -131,6 +133,7 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 	OwnerScope	scope;
 
 	write_findings(run_id, findings, found, nfound);
+	POINT("account.found");
 
 	owner_begin(&scope);
 	execute("UPDATE epro_etl.run_worker SET claimed = claimed + $3, loaded = loaded + $4,"
@@ -194,6 +197,7 @@ account_quarantine(int64 run_id, const char *pipeline, const Rejected *rejected,
 		tuples[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	}
 	table_close(relation, NoLock);
+	POINT("account.quarantine");
 	write_tuples("quarantine", tuples, nrejected);
 }
 
@@ -234,6 +238,7 @@ account_superseded(int64 run_id, const Sink *sink, const Superseded *superseded,
 		tuples[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	}
 	table_close(relation, NoLock);
+	POINT("account.superseded");
 	write_tuples("superseded", tuples, n);
 }
 
@@ -276,6 +281,7 @@ account_requeued(int64 run_id, const char *pipeline, Datum *loaded_ids,
 			" UPDATE epro_etl.quarantine q SET first_try = b.first_try, tries = b.tries + 1"
 			" FROM back b WHERE q.pipeline = $1 AND q.run_id = $2 AND q.source_id = b.source_id",
 			2, types, values, NULL, SPI_OK_UPDATE);
+	POINT("account.requeued");
 	execute("DELETE FROM epro_etl.requeued WHERE pipeline = $1 AND source_id = ANY ($3) AND $2 IS NOT NULL",
 			3, types, values, NULL, SPI_OK_DELETE);
 	owner_end(&scope);
@@ -302,6 +308,7 @@ account_close_run(int64 run_id, const char *status, int sqlstate,
 	char		nulls[lengthof(types) + 1] = "        ";
 	OwnerScope	scope;
 
+	POINT("account.close");
 	owner_begin(&scope);
 	values[0] = Int64GetDatum(run_id);
 	values[1] = CStringGetTextDatum(status);

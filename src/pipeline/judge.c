@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pipeline/chunk.h"
 #include "utils/memutils.h"
@@ -74,6 +75,7 @@ judge_rows(Chunk *chunk)
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
+			POINT("judge.rolled_back");
 			if (lookups != NULL)
 				lookup_returned(lookups);
 			/* all are judged, and who was asked is told that the subtransaction ends */
@@ -145,6 +147,7 @@ collect_originals(Chunk *chunk)
 			if (chunk->at == chunk->n || !error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
 			refuse_swallowed_cancel(chunk, true);
+			POINT("codes.absorb");
 			/* it cannot be read: for the judging to say */
 			chunk->at++;
 		}

@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "commands/extension.h"
+#include "effects/point.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -207,6 +208,7 @@ start_what_is_down(void)
 			char		name[32];
 
 			snprintf(name, sizeof(name), INT64_FORMAT, streams[i].pipeline_id);
+			POINT("launcher.start");
 			if (leader_register(i, name))
 				continue;
 			registry_stream_down(i);
@@ -252,6 +254,7 @@ enter_streams(void)
 	{
 		OwnerScope	scope;
 
+		POINT("starter.enter");
 		/* as its owner, who may be less than we are */
 		owner_begin(&scope);
 		if (SPI_execute("SELECT pipeline_id, login::pg_catalog.oid, role::pg_catalog.oid FROM epro_etl.stream",
@@ -282,5 +285,6 @@ enter_streams(void)
 static void
 leave_at_exit(int code, Datum arg)
 {
+	POINT_CALM("launcher.exit");
 	registry_launcher(NULL);
 }

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "effects/context.h"
+#include "effects/point.h"
 #include "effects/registry.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -164,6 +165,7 @@ run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	POINT("run.ended");
 	if (ended)
 		raise_cause(owned);
 	fill_result(owned, result);
@@ -181,6 +183,7 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 	TimestampTz look_at_locks = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 															DeadlockTimeout);
 
+	POINT("run.wait");
 	while (!crew_all_ended(&owned->crew))
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -407,6 +410,7 @@ register_workers(OwnedRun *owned, int workers)
 	while (owned->crew.n < workers &&
 		   crew_register(&owned->crew, "epro_etl_worker_main", "epro_etl worker", name,
 						 UInt32GetDatum(dsm_segment_handle(owned->segment))));
+	POINT("run.registered");
 }
 
 static void
@@ -446,6 +450,7 @@ tell_fewer_workers(OwnedRun *owned, int workers)
 static void
 stop(OwnedRun *owned, Outcome outcome, int sqlstate, const char *message)
 {
+	POINT_CALM("run.stop");
 	HOLD_INTERRUPTS();
 	shared_fail(owned->shared, outcome, sqlstate, message, NULL, 0, 0);
 	ConditionVariableBroadcast(&owned->shared->opened);
@@ -461,6 +466,7 @@ stop(OwnedRun *owned, Outcome outcome, int sqlstate, const char *message)
 static void
 stop_all_at_exit(int code, Datum arg)
 {
+	POINT_CALM("run.exit");
 	while (owned_runs != NULL)
 	{
 		OwnedRun   *owned = owned_runs;
