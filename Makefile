@@ -7,7 +7,8 @@
 #   make bench                the race against a set-based statement and the bare move
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
-#   make chaos                the mix of test/t/12_stream_mix.pl, its long form (see test/chaos/mix.sh)
+#   make chaos                the mixes of batches and of streams, their long form: MINUTES=n SEED=s (see test/chaos/mix.sh)
+#   make check-points         an error at every named point of the code (see test/points.sh)
 #   make bench-stream         a stream's latency, and what workers do for a slow stage
 #   make bench-stop           from a cancel to the caller's error, with four workers busy
 #   make bench-precision      how punctual with_timeout() is, and what it costs
@@ -78,7 +79,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-unit check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-unit check-points check-fuzz-corpus bench bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 ROWS ?= 100000 2000000
 
@@ -114,7 +115,10 @@ bench-deid:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/deid.sh
 
 chaos:
-	@bash test/chaos/mix.sh
+	@PG_CONFIG='$(PG_CONFIG)' MINUTES='$(MINUTES)' SEED='$(SEED)' bash test/chaos/mix.sh
+
+check-points:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh points
 
 check-unit:
 	$(MAKE) -C test/unit check PG_CONFIG='$(PG_CONFIG)'

@@ -277,6 +277,7 @@ try_insert(const Sink *sink, Datum *rows, int n)
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
+		POINT("outbox.insert");
 		insert(sink, rows, n);
 		ReleaseCurrentSubTransaction();
 	}

@@ -58,6 +58,7 @@ judge_rows(Chunk *chunk)
 			for (; chunk->at < chunk->n; chunk->at++)
 			{
 				CHECK_FOR_INTERRUPTS();
+				POINT("judge.row");
 				judge_row(chunk);
 				chunk->step = STEP_READ;
 			}
@@ -130,6 +131,7 @@ collect_originals(Chunk *chunk)
 				chunk->mark = cancel_mark();
 				MemoryContextReset(chunk->run->row_memory);
 				MemoryContextSwitchTo(chunk->run->row_memory);
+				POINT("codes.collect");
 				collect_row(chunk);
 				MemoryContextSwitchTo(memory);
 			}
