@@ -14,7 +14,8 @@
 #   make bench-plot           throughput by workers and by rows, drawn into doc/throughput.svg
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
-#   make chaos                the mix of test/t/12_stream_mix.pl, its long form (see test/chaos/mix.sh)
+#   make chaos                the mixes of batches and of streams, their long form: MINUTES=n SEED=s (see test/chaos/mix.sh)
+#   make check-points         an error at every named point of the code (see test/points.sh)
 #   make bench-stream         a stream's latency, and what workers do for a slow stage
 #   make bench-stop           from a cancel to the caller's error, with four workers busy
 #   make bench-precision      how punctual with_timeout() is, and what it costs
@@ -35,7 +36,8 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
 HDRS = $(wildcard src/*/*.h)
 
 # An include reads "words/compat.h": a reader sees the layer it comes from.
-PG_CPPFLAGS = -I$(srcdir)/src
+# POINTS=1, after a clean: with the named points of src/effects/point.h, for tests.
+PG_CPPFLAGS = -I$(srcdir)/src $(if $(filter 1 yes,$(POINTS)),-DEPRO_POINTS)
 
 # -Wextra, less what PostgreSQL's own headers and fmgr's calling convention
 # raise. clang does not know all of the gcc flags and attributes that a server
@@ -86,7 +88,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-cassert check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-cassert check-points check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
@@ -141,7 +143,10 @@ bench-deid:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/deid.sh
 
 chaos:
-	@bash test/chaos/mix.sh
+	@PG_CONFIG='$(PG_CONFIG)' MINUTES='$(MINUTES)' SEED='$(SEED)' bash test/chaos/mix.sh
+
+check-points:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh points
 
 check-unit:
 	$(MAKE) -C test/unit check PG_CONFIG='$(PG_CONFIG)'

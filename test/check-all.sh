@@ -17,7 +17,7 @@ set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-all_suites=(build lint layers hygiene sqlcheck readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap)
+all_suites=(build lint layers hygiene sqlcheck readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap points)
 passed=0
 failed=0
 skipped=0
@@ -436,6 +436,15 @@ suite_tap()
 		tap_logs
 	fi
 	count_prove tap "$files"
+}
+
+# The points in the code where tests order errors: a build of its own, in a copy
+# of PostgreSQL.
+suite_points()
+{
+	unset PGHOST PGUSER PGDATABASE
+	logged points as_server_user env TMPDIR="$WORK" PG_CONFIG="$PG_CONFIG" bash "$TREE/test/points.sh"
+	count_prove points 1
 }
 
 # The logs of the files that failed: the test's own and its servers'.

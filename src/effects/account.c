@@ -27,6 +27,7 @@
 #include "commands/sequence.h"
 #include "effects/audit.h"
 #include "effects/effects.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "storage/lock.h"
@@ -99,6 +100,7 @@ account_open_run(const RunStart *start, Jsonb *versions)
 										 1, &isnull));
 	record_run("begin", run_id);
 	owner_end(&scope);
+	POINT("account.opened");
 	return run_id;
 }
 
@@ -161,6 +163,7 @@ account_chunk(int64 run_id, int worker, const Counts *counts,
 		nfindings += found[i].n;
 	values[lengthof(values) - 1] = Int64GetDatum(nfindings);
 	write_findings(run_id, findings, found, nfound);
+	POINT("account.found");
 
 	owner_begin(&scope);
 	if (plan == NULL)
@@ -225,6 +228,7 @@ account_quarantine(int64 run_id, const char *pipeline, const Rejected *rejected,
 		tuples[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	}
 	table_close(relation, NoLock);
+	POINT("account.quarantine");
 	write_tuples("quarantine", tuples, nrejected);
 }
 
@@ -267,6 +271,7 @@ account_superseded(int64 run_id, const Sink *sink, const Superseded *superseded,
 		add_to_sum(sum, DatumGetInt64(values[0]), run_id, sink, row, now);
 	}
 	table_close(relation, NoLock);
+	POINT("account.superseded");
 	write_tuples("superseded", tuples, n);
 	record_superseded(run_id, sink, n, sum);
 }
@@ -313,6 +318,7 @@ account_requeued(int64 run_id, const char *pipeline, Datum *loaded_ids,
 			" UPDATE epro_etl.quarantine q SET first_try = b.first_try, tries = b.tries + 1"
 			" FROM back b WHERE q.pipeline = $1 AND q.run_id = $2 AND q.source_id = b.source_id",
 			2, types, values, NULL, SPI_OK_UPDATE);
+	POINT("account.requeued");
 	execute("DELETE FROM epro_etl.requeued WHERE pipeline = $1 AND source_id = ANY ($3) AND $2 IS NOT NULL",
 			3, types, values, NULL, SPI_OK_DELETE);
 	owner_end(&scope);
@@ -341,6 +347,7 @@ account_close_run(int64 run_id, const char *status, int sqlstate,
 	char		nulls[lengthof(types) + 1] = "        ";
 	OwnerScope	scope;
 
+	POINT("account.close");
 	owner_begin(&scope);
 	values[0] = Int64GetDatum(run_id);
 	values[1] = CStringGetTextDatum(status);

@@ -42,6 +42,7 @@
 
 #include "common/int.h"
 #include "effects/channel.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -190,6 +191,7 @@ channel_attach(ChannelEnd *end, Channel *channel, ChannelSide side,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the channel has no place left on this side")));
 	}
+	POINT("channel.attached");
 }
 
 /*
@@ -205,6 +207,7 @@ channel_detach(ChannelEnd *end)
 
 	if (!end->attached)
 		return;
+	POINT_CALM("channel.detach");
 	if (end->segment != NULL)
 		cancel_on_dsm_detach(end->segment, detach_callback, PointerGetDatum(end));
 
@@ -276,6 +279,7 @@ channel_send(ChannelEnd *end, const ChannelMessage *messages, int n,
 	if (n == 0)
 		return CHANNEL_DONE;
 
+	POINT("channel.send");
 	wait_begin(&wait, &channel->room, timeout_ms);
 	for (;;)
 	{
@@ -296,6 +300,7 @@ channel_send(ChannelEnd *end, const ChannelMessage *messages, int n,
 	if (result == CHANNEL_CLOSED)
 		refuse_closed("send on");
 	wake(&channel->rows, wakes);
+	POINT("channel.sent");
 	return result;
 }
 
@@ -331,6 +336,7 @@ channel_receive(ChannelEnd *end, int most, char *buffer, Size *lens,
 	*received = 0;
 	check_end(end, CHANNEL_RECEIVER, "receive from");
 
+	POINT("channel.receive");
 	wait_begin(&wait, &channel->rows, timeout_ms);
 	for (;;)
 	{
@@ -349,6 +355,7 @@ channel_receive(ChannelEnd *end, int most, char *buffer, Size *lens,
 	}
 
 	wake(&channel->room, wakes);
+	POINT("channel.received");
 	return result;
 }
 
@@ -523,6 +530,7 @@ wait_sleep(Wait *wait)
 
 	PG_TRY();
 	{
+		POINT("channel.sleep");
 		(void) ConditionVariableTimedSleep(wait->on, left, PG_WAIT_EXTENSION);
 	}
 	PG_CATCH();
@@ -634,6 +642,7 @@ detach_callback(dsm_segment *segment, Datum arg)
 
 	ConditionVariableCancelSleep();
 
+	POINT_CALM("channel.gone");
 	/* the server has struck this callback off its list */
 	end->segment = NULL;
 	channel_detach(end);

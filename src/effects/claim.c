@@ -36,6 +36,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "effects/claim.h"
+#include "effects/point.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_relation.h"
@@ -235,6 +236,7 @@ claim_chunk(Claim *claim, int most, HeapTuple *rows)
 	open_source(claim, !claim->keep);
 	n = claim->direct ? claim_direct(claim, most, rows) :
 		claim_by_sql(claim, most, rows);
+	POINT("claim.chunk");
 	table_close(claim->relation, NoLock);
 	claim->relation = NULL;
 	return n;
@@ -635,6 +637,7 @@ claim_addressed(Claim *claim, const Address *addresses, int n, bool take,
 				fetch_by_sql(claim, &addresses[i], take, &rows[i]);
 		}
 	}
+	POINT("claim.addressed");
 	table_close(claim->relation, NoLock);
 	claim->relation = NULL;
 }

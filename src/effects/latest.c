@@ -28,6 +28,7 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
+#include "effects/point.h"
 #include "effects/sink.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -494,6 +495,7 @@ insert_one(const Sink *sink, int at, Datum *values, const char *nulls,
 			meet_row(sink, at, values, nulls, done);
 			return;
 		}
+		POINT("latest.insert");
 		if (SPI_execute_plan(latest->insert, values, nulls, false, 0) == SPI_OK_INSERT &&
 			SPI_processed == 1)
 			return;
@@ -557,6 +559,7 @@ meet_row(const Sink *sink, int at, Datum *values, const char *nulls,
 		refuse_duplicate(sink, "the sink already holds a row with this key that was authored at the same time, and says otherwise");
 	note_superseded(sink, at, done);
 	SPI_freetuptable(there);
+	POINT("latest.replace");
 	store_execute(sink, latest->replace, values, nulls, 1);
 }
 

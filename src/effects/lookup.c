@@ -26,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "effects/lookup.h"
+#include "effects/point.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -453,6 +454,7 @@ lookup_settle(LookupSet *set, LookupFailure failure, const ErrorData *error,
 	const LookupDeclaration *declared = &lookup->declared;
 	const char *message;
 
+	POINT("lookup.settle");
 	if (failure == LOOKUP_RAISED)
 	{
 		message = psprintf("raised an error (SQLSTATE %s)", unpack_sql_state(error->sqlerrcode));
@@ -544,12 +546,14 @@ ask(LookupSet *set, Lookup *lookup)
 
 	set->asking = true;
 	budget_grant(&set->budget, GetCurrentTimestamp() + lookup->declared.timeout);
+	POINT("lookup.ask");
 	kind = execute(lookup);
 	/* it may have swallowed the cancel: it is late all the same */
 	budget_refuse_late(&set->budget);
 	budget_return(&set->budget);
 	set->asking = false;
 
+	POINT("lookup.answered");
 	find_circuit(lookup)->failures = 0;
 	if ((answer = place_for_answer(&question)) != NULL)
 	{

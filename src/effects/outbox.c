@@ -24,6 +24,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
+#include "effects/point.h"
 #include "effects/sink.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -93,6 +94,7 @@ outbox_put(int64 run_id, const Sink *sink, HeapTuple *tuples,
 		kept[i] = heap_form_tuple(RelationGetDescr(relation), values, nulls);
 	}
 	AtEOXact_GUC(true, guc_level);
+	POINT("outbox.put");
 	bulk_insert(relation, kept, n, &at);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();
@@ -111,6 +113,7 @@ outbox_deliver(const Sink *sink, int most, Delivered *delivered)
 	delivered->sink_id = sink->id;
 	delivered->first = taken.n > 0 ? taken.first : 0;
 	delivered->n = taken.n;
+	POINT("outbox.taken");
 	if (taken.n > 0 && try_insert(sink, taken.rows, taken.n) != 0)
 		insert_each(sink, &taken);
 }
@@ -274,6 +277,7 @@ try_insert(const Sink *sink, Datum *rows, int n)
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
+		POINT("outbox.insert");
 		insert(sink, rows, n);
 		ReleaseCurrentSubTransaction();
 	}
@@ -284,6 +288,7 @@ try_insert(const Sink *sink, Datum *rows, int n)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
+		POINT("outbox.absorb");
 		if (!error_is_rows(sink, error))
 			ReThrowError(error);
 		refused = error->sqlerrcode;
@@ -325,6 +330,7 @@ mark_refused(const Taken *taken, int at, int sqlstate)
 	values[6] = CStringGetTextDatum(unpack_sql_state(sqlstate));
 	nulls[6] = false;
 	tuple = heap_form_tuple(RelationGetDescr(relation), values, nulls);
+	POINT("outbox.refuse");
 	bulk_insert(relation, &tuple, 1, &row);
 	table_close(relation, NoLock);
 	CommandCounterIncrement();

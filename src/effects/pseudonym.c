@@ -27,6 +27,7 @@
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "effects/effects.h"
+#include "effects/point.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -112,6 +113,7 @@ pseudonyms_resolve(CodeBook *codes, int64 run_id, bool create)
 		else
 			draw_code(wanted[i]->text);
 	}
+	POINT("codes.made");
 	close_table(&table);
 	owner_end(&scope);
 	MemoryContextSwitchTo(memory);

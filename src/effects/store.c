@@ -16,6 +16,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "commands/trigger.h"
+#include "effects/point.h"
 #include "effects/sink.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -211,6 +212,7 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at,
 	if (sink->direct)
 	{
 		insert_directly(sink, tuples, n, at);
+		POINT("sink.direct");
 		return;
 	}
 
@@ -224,6 +226,7 @@ sink_insert(Sink *sink, HeapTuple *tuples, int n, volatile int *at,
 		insert_many(sink, tuples, n, at);
 	else
 		insert_each(sink, tuples, n, at);
+	POINT("sink.executed");
 	*at = -1;
 	SPI_finish();
 	set_deferred(sink, true);

@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "pipeline/chunk.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -119,6 +120,7 @@ run_stages(Run *run)
 		progress_phase(run->progress, PHASE_VALIDATING);
 		judge_rows(&chunk);
 		MemoryContextSwitchTo(caller);
+		POINT("stages.judged");
 	}
 	PG_CATCH();
 	{
@@ -164,6 +166,7 @@ run_resolve(Run *run)
 		claim_parcels(&chunk);
 		resolve_codes(&chunk);
 		MemoryContextSwitchTo(caller);
+		POINT("stages.resolved");
 	}
 	PG_CATCH();
 	{
@@ -204,6 +207,7 @@ do_chunk(Run *run, Counts *counts)
 		claim_rows(&chunk);
 	seen = chunk.n;
 	run->delivered.n = 0;
+	POINT("chunk.claimed");
 	if (seen > 0)
 	{
 		progress_phase(run->progress, PHASE_VALIDATING);
@@ -214,6 +218,7 @@ do_chunk(Run *run, Counts *counts)
 		if (run->pipeline->defers && !run->dry_run)
 			take_judged(&chunk);
 	}
+	POINT("chunk.judged");
 	run->nrows = chunk.n;
 	run->only_row = chunk.n == 1 ? chunk.rows[0].original : NULL;
 	if (chunk.n > 0 && !run->judging)
@@ -222,9 +227,11 @@ do_chunk(Run *run, Counts *counts)
 		{
 			progress_phase(run->progress, PHASE_STORING);
 			store_rows(&chunk);
+			POINT("chunk.stored");
 		}
 		progress_phase(run->progress, PHASE_ACCOUNTING);
 		account_rows(&chunk, counts);
+		POINT("chunk.accounted");
 	}
 	MemoryContextSwitchTo(caller);
 	return seen;
@@ -490,6 +497,7 @@ settle_requeued(Chunk *chunk)
 static void
 rethrow_without_data(ErrorData *error)
 {
+	POINT("chunk.rethrow");
 	error_strip(error);
 	ReThrowError(error);
 }

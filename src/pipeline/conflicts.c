@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pipeline/chunk.h"
 #include "utils/lsyscache.h"
@@ -92,6 +93,7 @@ find(Chunk *chunk, Sink *sink, int n, Oid *by)
 	MemoryContextSwitchTo(memory);
 	PG_TRY();
 	{
+		POINT("conflicts.look");
 		sink_find_conflicts(sink, chunk->batch, n, by);
 		ReleaseCurrentSubTransaction();
 		found = true;
@@ -103,6 +105,7 @@ find(Chunk *chunk, Sink *sink, int n, Oid *by)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
+		POINT("conflicts.absorb");
 		if (!error_is_rows(NULL, error))
 			ReThrowError(error);
 		/* its function may have taken a cancel for its own */

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pipeline/chunk.h"
 #include "utils/memutils.h"
@@ -60,6 +61,7 @@ judge_rows(Chunk *chunk)
 			for (; chunk->at < chunk->n; chunk->at++)
 			{
 				CHECK_FOR_INTERRUPTS();
+				POINT("judge.row");
 				judge_row(chunk);
 				chunk->step = STEP_READ;
 			}
@@ -77,6 +79,7 @@ judge_rows(Chunk *chunk)
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(memory);
 			CurrentResourceOwner = owner;
+			POINT("judge.rolled_back");
 			if (lookups != NULL)
 				lookup_returned(lookups);
 			/* all are judged, and who was asked is told that the subtransaction ends */
@@ -132,6 +135,7 @@ collect_originals(Chunk *chunk)
 				chunk->mark = cancel_mark();
 				MemoryContextReset(chunk->run->row_memory);
 				MemoryContextSwitchTo(chunk->run->row_memory);
+				POINT("codes.collect");
 				collect_row(chunk);
 				MemoryContextSwitchTo(memory);
 			}
@@ -149,6 +153,7 @@ collect_originals(Chunk *chunk)
 			if (chunk->at == chunk->n || !error_is_datas(error->sqlerrcode))
 				ReThrowError(error);
 			refuse_swallowed_cancel(chunk, true);
+			POINT("codes.absorb");
 			/* it cannot be read: for the judging to say */
 			chunk->at++;
 		}

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pipeline/chunk.h"
 #include "utils/builtins.h"
@@ -207,6 +208,7 @@ try_store(Chunk *chunk, int from, int to)
 	PG_TRY();
 	{
 		insert_rows(chunk, from, to, &resent);
+		POINT("try.inserted");
 		release_patiently(chunk);
 		stored = true;
 	}
@@ -219,6 +221,7 @@ try_store(Chunk *chunk, int from, int to)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
+		POINT("try.absorb");
 		if (error_is_rows(sink, error))
 			refuse_swallowed_cancel(chunk, sink == NULL);
 		if (!error_is_rows(sink, error))
@@ -396,6 +399,8 @@ hold_rows(Chunk *chunk)
 		}
 	}
 	if (held)
+		POINT("keep.hold");
+	if (held)
 		ereport(ERROR,
 				(errcode(ERRCODE_EPRO_SINK_AWAY),
 				 errmsg("a required sink is away")));
@@ -411,6 +416,7 @@ do_without(Chunk *chunk, ErrorData *error)
 	Run		   *run = chunk->run;
 	Sink	   *sink = chunk->storing;
 
+	POINT("keep.without");
 	if (chunk->releasing ? !run_survives_commit(run, error) :
 		sink == NULL || !error_is_away(sink, error) || (sink->required && run->parcels == NULL))
 		ReThrowError(error);
@@ -665,6 +671,7 @@ deliver_to(Run *run, Sink *sink)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(memory);
 		CurrentResourceOwner = owner;
+		POINT("deliver.absorb");
 		if (!error_is_away(sink, error))
 		{
 			error_strip(error);

@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "effects/point.h"
 #include "pipeline/pipeline.h"
 #include "stages/form.h"
 #include "miscadmin.h"
@@ -281,6 +282,7 @@ pipeline_load(int64 pipeline_id, Jsonb *versions)
 	load_thresholds(pipeline);
 	load_sinks(pipeline);
 	rules_end(&scope);
+	POINT("pipeline.loaded");
 	watch_relations(pipeline);
 	complete = true;
 
@@ -308,6 +310,7 @@ pipeline_refresh(Pipeline *pipeline, bool storing)
 	caller = MemoryContextSwitchTo(MemoryContextGetParent(pipeline->memory));
 	fresh = pipeline_load(pipeline->id, pipeline->versions);
 	MemoryContextSwitchTo(caller);
+	POINT("pipeline.refreshed");
 	MemoryContextDelete(pipeline->memory);
 	return fresh;
 }

@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "effects/point.h"
 #include "pipeline/chunk.h"
 #include "utils/memutils.h"
 
@@ -44,6 +45,7 @@ pipeline_try(PipelineForm *form, const Response *response)
 	{
 		ErrorData  *error = error_take(run->chunk_memory);
 
+		POINT("trial.absorb");
 		error_strip(error);
 		ReThrowError(error);
 	}

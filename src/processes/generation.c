@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -157,6 +158,7 @@ open_generation(void)
 	current.segment = stream_create(current.plan, current.entry);
 	current.shared = dsm_segment_address(current.segment);
 	current.shared->run_id = current.run_id;
+	POINT("generation.segment");
 	channel_attach(&current.out, stream_channel(current.shared, 0), CHANNEL_SENDER,
 				   current.segment);
 	registry_stream_generation(current.entry, dsm_segment_handle(current.segment),
@@ -192,6 +194,7 @@ open_ledger(void)
 	start.started_at = GetCurrentTimestamp();
 	start.context = current.plan->context;
 	run_id = account_open_run(&start, current.plan->versions);
+	POINT("generation.opened");
 	account_liveness_hold(run_id);
 	session_commit();
 	current.run_id = run_id;
@@ -213,6 +216,7 @@ register_workers(void)
 	while (current.crew.n < shared->nworkers &&
 		   crew_register(&current.crew, "epro_etl_stage_main", "epro_etl stage worker", name,
 						 UInt32GetDatum(dsm_segment_handle(current.segment))));
+	POINT("generation.registered");
 	pg_atomic_write_u32(&shared->registered, current.crew.n);
 	if (current.crew.n < shared->ngroups)
 		ereport(ERROR,
@@ -255,6 +259,7 @@ lead(void)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
+		POINT("generation.lead");
 		raise_cause();
 		look_at_workers(now);
 		switch (stop_wish())
@@ -295,6 +300,7 @@ drain(void)
 	while (!crew_all_ended(&current.crew))
 	{
 		CHECK_FOR_INTERRUPTS();
+		POINT("generation.drain");
 		raise_cause();
 		if (stop_wish() == STOP_NOW)
 			return false;
@@ -324,6 +330,7 @@ plan_changed(bool *wanted)
 	session_begin();
 	MemoryContextSwitchTo(memory);
 	*wanted = pipeline_stream(current.plan->pipeline_id, &plan);
+	POINT("generation.plan");
 	if (*wanted)
 		leader_check_role(&plan);
 	changed = !*wanted || !same_plan(&plan, current.plan);
@@ -415,6 +422,7 @@ end_workers(Outcome outcome, int sqlstate, const char *message)
 {
 	if (current.shared == NULL)
 		return;
+	POINT_CALM("generation.end");
 	if (current.crew.handles != NULL && !crew_all_ended(&current.crew))
 	{
 		cause_tell(&current.shared->cause, outcome, sqlstate, message, NULL, 0, 0);
@@ -431,6 +439,7 @@ close_ledger(const char *status, const Cause *cause)
 	HOLD_CANCEL_INTERRUPTS();
 	PG_TRY();
 	{
+		POINT("generation.close");
 		session_begin();
 		if (!proc_exit_inprogress || account_can_write())
 			account_close_run(current.run_id, status, cause ? cause->sqlstate : 0,

@@ -11,6 +11,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "effects/context.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "processes/processes.h"
 #include "storage/bufmgr.h"
@@ -60,6 +61,7 @@ run_inline(const RunRequest *request, RunResult *result)
 		ended = budget_has_ended(&budget, error);
 		budget_return(&budget);
 		FlushErrorState();
+		POINT("inline.late");
 		if (!ended)
 			ReThrowError(error);
 		ereport(ERROR,
@@ -92,6 +94,7 @@ do_run(const RunRequest *request, RunResult *result)
 	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	open_run(&run, request, result);
+	POINT("inline.opened");
 	nblocks = count_blocks(run.pipeline->source.relid);
 	if (run.pipeline->nthresholds > 0)
 	{
@@ -125,6 +128,7 @@ do_run(const RunRequest *request, RunResult *result)
 		source_rows(run.pipeline->source.relid);
 	result->status = outcome_name(outcome);
 	result->finished_at = GetCurrentTimestamp();
+	POINT("inline.close");
 	account_close_run(run.run_id, result->status, would_hold ? ERRCODE_EPRO_STOPPED : 0,
 					  would_hold ? would_hold :
 					  outcome == OUTCOME_STOPPED ? "too many responses were rejected" : NULL,

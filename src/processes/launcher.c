@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "commands/extension.h"
+#include "effects/point.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -48,6 +49,7 @@
 static void send_starters(void);
 static List *list_databases(void);
 static TimestampTz start_what_is_down(void);
+static bool start_leader(int entry, int64 pipeline_id);
 static bool database_exists(Oid database);
 static void enter_streams(void);
 static void leave_at_exit(int code, Datum arg);
@@ -204,18 +206,40 @@ start_what_is_down(void)
 		}
 		if (now >= when && registry_stream_take(i))
 		{
-			char		name[32];
-
-			snprintf(name, sizeof(name), INT64_FORMAT, streams[i].pipeline_id);
-			if (leader_register(i, name))
+			if (start_leader(i, streams[i].pipeline_id))
 				continue;
-			registry_stream_down(i);
 			when = TimestampTzPlusMilliseconds(now, NO_PLACE_MS);
 		}
 		next = next == 0 ? when : Min(next, when);
 	}
 	pfree(streams);
 	return next;
+}
+
+/*
+ * Starts the leader of an entry that we have taken; false, and the entry is down
+ * again, when there is no place for it.  So it is on an error, which would leave
+ * it to be waited for.
+ */
+static bool
+start_leader(int entry, int64 pipeline_id)
+{
+	char		name[32];
+	volatile bool registered = false;
+
+	snprintf(name, sizeof(name), INT64_FORMAT, pipeline_id);
+	PG_TRY();
+	{
+		POINT("launcher.start");
+		registered = leader_register(entry, name);
+	}
+	PG_FINALLY();
+	{
+		if (!registered)
+			registry_stream_down(entry);
+	}
+	PG_END_TRY();
+	return registered;
 }
 
 static bool
@@ -252,6 +276,7 @@ enter_streams(void)
 	{
 		OwnerScope	scope;
 
+		POINT("starter.enter");
 		/* as its owner, who may be less than we are */
 		owner_begin(&scope);
 		if (SPI_execute("SELECT pipeline_id, login::pg_catalog.oid, role::pg_catalog.oid FROM epro_etl.stream",
@@ -282,5 +307,6 @@ enter_streams(void)
 static void
 leave_at_exit(int code, Datum arg)
 {
+	POINT_CALM("launcher.exit");
 	registry_launcher(NULL);
 }

@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -80,6 +81,7 @@ epro_etl_stream_main(Datum arg)
 	registry_stream_lead(entry, InvalidOid);
 	session_connect(stream.database, stream.login, stream.role,
 					stream_security(stream.login, stream.role), NULL);
+	POINT("leader.connected");
 	memory = AllocSetContextCreate(TopMemoryContext, "epro_etl stream", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(memory);
 
@@ -159,6 +161,7 @@ read_plan(int64 pipeline_id, StreamPlan *plan, bool *wanted)
 		MemoryContextSwitchTo(memory);
 		*wanted = OidIsValid(get_namespace_oid("epro_etl", true)) &&
 			pipeline_stream(pipeline_id, plan);
+		POINT("leader.plan");
 		if (*wanted)
 			leader_check_role(plan);
 		session_commit();
@@ -225,6 +228,7 @@ pause_before_next(void)
 static void
 abandon_at_exit(int code, Datum arg)
 {
+	POINT_CALM("leader.exit");
 	if (entry >= 0)
 		generation_abandon();
 }

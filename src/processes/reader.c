@@ -22,6 +22,7 @@
 
 #include "access/commit_ts.h"
 #include "access/transam.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "processes/reader.h"
@@ -206,6 +207,7 @@ send_outgoing(Reader *reader)
 		messages[i].data = &reader->outgoing[reader->out_at + i];
 		messages[i].len = sizeof(MessageHead);
 	}
+	POINT("reader.send");
 	/* without a receiver there is none any more: whoever looks finds the cause */
 	(void) channel_send(reader->out, messages, n, &sent, SEND_MS);
 	reader->out_at += sent;
@@ -286,6 +288,7 @@ read_blocks(Reader *reader)
 	session_begin();
 	MemoryContextSwitchTo(reader->step_memory);
 	n = peek_rows(reader->peek, &rows, &at_end);
+	POINT("reader.read");
 	session_commit();
 	MemoryContextSwitchTo(caller);
 

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "effects/context.h"
+#include "effects/point.h"
 #include "effects/registry.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -47,10 +48,9 @@ static OwnedRun *owned_runs = NULL;
 static OwnedRun *create_shared(const RunRequest *request, int workers,
 							   int64 pipeline_id, Oid source,
 							   BlockNumber nblocks);
-static void register_workers(OwnedRun *owned, int workers);
+static void enlist_workers(OwnedRun *owned);
 static void tell_inline(const RunRequest *request, const char *detail,
 						const char *hint);
-static void tell_fewer_workers(OwnedRun *owned, int workers);
 static bool wait_for_all(OwnedRun *owned, TimestampTz until);
 static void stop(OwnedRun *owned, Outcome outcome, int sqlstate,
 				 const char *message);
@@ -119,17 +119,13 @@ run_launch(const RunRequest *request)
 	/* a worker without a block of its own has nothing to do */
 	workers = Min(workers, Max(1, (int) Min(nblocks, MAX_WORKERS)));
 	owned = create_shared(request, workers, pipeline_id, source, nblocks);
-	register_workers(owned, workers);
-	pg_atomic_write_u32(&owned->shared->registered, owned->crew.n);
+	enlist_workers(owned);
 	if (owned->crew.n == 0)
 	{
 		run_forget(owned);
 		tell_inline(request, "No background worker is free.", "Raise max_worker_processes.");
 		return NULL;
 	}
-	registry_enter(dsm_segment_handle(owned->segment));
-	if (owned->crew.n < workers)
-		tell_fewer_workers(owned, workers);
 	return owned;
 }
 
@@ -149,6 +145,7 @@ run_wait(OwnedRun *owned, TimestampTz until, RunResult *result)
 	PG_TRY();
 	{
 		ended = wait_for_all(owned, until);
+		POINT("run.ended");
 	}
 	PG_CATCH();
 	{
@@ -181,6 +178,7 @@ wait_for_all(OwnedRun *owned, TimestampTz until)
 	TimestampTz look_at_locks = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 															DeadlockTimeout);
 
+	POINT("run.wait");
 	while (!crew_all_ended(&owned->crew))
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -395,18 +393,42 @@ create_shared(const RunRequest *request, int workers, int64 pipeline_id,
 	return owned;
 }
 
-/* Registers as many as there are slots for. */
+/*
+ * Registers as many as there are slots for, and makes the run known.  On an
+ * error, also of sending the notice, no worker is left: nobody waits for them
+ * yet.
+ */
 static void
-register_workers(OwnedRun *owned, int workers)
+enlist_workers(OwnedRun *owned)
 {
+	RunShared  *shared = owned->shared;
 	char		name[BGW_MAXLEN + NAMEDATALEN];
 
-	do
-		snprintf(name, sizeof(name), "epro_etl worker %d of pipeline %s",
-				 owned->crew.n + 1, owned->shared->pipeline);
-	while (owned->crew.n < workers &&
-		   crew_register(&owned->crew, "epro_etl_worker_main", "epro_etl worker", name,
-						 UInt32GetDatum(dsm_segment_handle(owned->segment))));
+	PG_TRY();
+	{
+		do
+			snprintf(name, sizeof(name), "epro_etl worker %d of pipeline %s",
+					 owned->crew.n + 1, shared->pipeline);
+		while (owned->crew.n < shared->nworkers &&
+			   crew_register(&owned->crew, "epro_etl_worker_main", "epro_etl worker", name,
+							 UInt32GetDatum(dsm_segment_handle(owned->segment))));
+		POINT("run.registered");
+		pg_atomic_write_u32(&shared->registered, owned->crew.n);
+		if (owned->crew.n > 0)
+			registry_enter(dsm_segment_handle(owned->segment));
+		if (owned->crew.n > 0 && owned->crew.n < shared->nworkers)
+			ereport(NOTICE,
+					(errmsg("run of pipeline \"%s\" has %d of %d workers",
+							shared->pipeline, owned->crew.n, shared->nworkers),
+					 errdetail("No more background workers are free."),
+					 errhint("Raise max_worker_processes.")));
+	}
+	PG_CATCH();
+	{
+		run_abandon(owned);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 static void
@@ -419,26 +441,6 @@ tell_inline(const RunRequest *request, const char *detail, const char *hint)
 			 hint ? errhint("%s", hint) : 0));
 }
 
-/* Sending a notice may find a cancel; the workers are there already. */
-static void
-tell_fewer_workers(OwnedRun *owned, int workers)
-{
-	PG_TRY();
-	{
-		ereport(NOTICE,
-				(errmsg("run of pipeline \"%s\" has %d of %d workers",
-						owned->shared->pipeline, owned->crew.n, workers),
-				 errdetail("No more background workers are free."),
-				 errhint("Raise max_worker_processes.")));
-	}
-	PG_CATCH();
-	{
-		run_abandon(owned);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-}
-
 /*
  * Says why, ends all workers of a run and waits until they have ended.  Not to
  * raise errors: it runs in clean-up and at exit.
@@ -446,6 +448,7 @@ tell_fewer_workers(OwnedRun *owned, int workers)
 static void
 stop(OwnedRun *owned, Outcome outcome, int sqlstate, const char *message)
 {
+	POINT_CALM("run.stop");
 	HOLD_INTERRUPTS();
 	shared_fail(owned->shared, outcome, sqlstate, message, NULL, 0, 0);
 	ConditionVariableBroadcast(&owned->shared->opened);
@@ -461,6 +464,7 @@ stop(OwnedRun *owned, Outcome outcome, int sqlstate, const char *message)
 static void
 stop_all_at_exit(int code, Datum arg)
 {
+	POINT_CALM("run.exit");
 	while (owned_runs != NULL)
 	{
 		OwnedRun   *owned = owned_runs;

@@ -14,6 +14,7 @@
 #include "catalog/pg_authid.h"
 #include "commands/trigger.h"
 #include "common/pg_prng.h"
+#include "effects/point.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -178,9 +179,11 @@ session_chunk(Run *run, Counts *counts)
 			session_begin();
 			MemoryContextSwitchTo(memory);
 			seen = run_chunk(run, counts);
+			POINT("session.commit");
 			committing = true;
 			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
+			POINT("session.committed");
 			claim_accept(run->claim);
 		}
 		PG_CATCH();
@@ -212,6 +215,7 @@ session_resolve(Run *run)
 			session_begin();
 			MemoryContextSwitchTo(memory);
 			run_resolve(run);
+			POINT("session.resolved");
 			session_commit();
 			MemoryContextSwitchTo(memory);
 			codebook_accept(run->codes);
@@ -245,6 +249,7 @@ session_deliver(Run *run)
 			session_begin();
 			MemoryContextSwitchTo(memory);
 			delivered = run_deliver(run);
+			POINT("session.delivered");
 			committing = true;
 			commit_patiently(run);
 			MemoryContextSwitchTo(memory);
@@ -298,6 +303,7 @@ begin_again(Run *run, MemoryContext memory, bool committing, int tries)
 	MemoryContextSwitchTo(memory);
 	run_forget_remotes(run);
 	run_forget_codes(run);
+	POINT("session.again");
 	if (victim)
 		session_step_back(tries);
 	return tries;

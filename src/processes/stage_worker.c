@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
@@ -92,10 +93,12 @@ epro_etl_stage_main(Datum arg)
 	before_shmem_exit(leave_at_exit, (Datum) 0);
 	PG_TRY();
 	{
+		POINT("stage.arrived");
 		attach(segment);
 		session_connect(shared->database, shared->login, shared->role,
 						stream_security(shared->login, shared->role), NULL);
 		work();
+		POINT("stage.done");
 		pg_atomic_fetch_add_u32(&shared->finished, 1);
 	}
 	PG_CATCH();
@@ -136,8 +139,10 @@ work(void)
 	open_worker(&run);
 	open_batch(&batch);
 	run.parcels = batch.parcels;
+	POINT("stage.opened");
 	while (receive_batch(&run, &batch))
 	{
+		POINT("stage.received");
 		/* a commit may have taken the cancel that was to end us */
 		if (cause_outcome(&shared->cause) != OUTCOME_NONE)
 			ereport(ERROR,
@@ -342,6 +347,7 @@ send_on(Batch *batch)
 	}
 	if (gone)
 		SetLatch(&shared->leader->procLatch);
+	POINT("stage.send");
 	while (at < n)
 	{
 		int			sent;
@@ -382,6 +388,7 @@ store(Run *run, Batch *batch)
 
 		(void) session_chunk(run, &counts);
 		pg_atomic_fetch_add_u64(&run->progress->excluded, counts.rejected + counts.duplicate);
+		POINT("stage.settle");
 		open = tell_places(run, batch);
 	} while (open);
 	SetLatch(&shared->leader->procLatch);
@@ -442,6 +449,7 @@ report_error(void)
 {
 	ErrorData  *error;
 
+	POINT_CALM("stage.report");
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(TopMemoryContext);
 	error = session_take_error();
@@ -457,6 +465,7 @@ leave_at_exit(int code, Datum arg)
 {
 	if (has_left)
 		return;
+	POINT_CALM("stage.exit");
 	cause_tell(&shared->cause, OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN,
 			   "a worker of the stream was terminated", NULL, worker_number, chunk_number);
 	pg_atomic_write_u32(&shared->workers[worker_number - 1].pid, 0);

@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "effects/context.h"
+#include "effects/point.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -74,12 +75,14 @@ epro_etl_worker_main(Datum arg)
 
 	PG_TRY();
 	{
+		POINT("worker.arrived");
 		if (pg_atomic_read_u32(&shared->stop) == 0)
 		{
 			connect_as_caller();
 			/* from here on the run counts on us, to close it if we are the last */
 			connected = true;
 			pg_atomic_fetch_add_u32(&shared->active, 1);
+			POINT("worker.connected");
 			work();
 		}
 	}
@@ -124,6 +127,7 @@ work(void)
 	run.run_id = open_run(&run.pipeline);
 	if (run.run_id == 0)
 		return;					/* whoever leads could not open the run */
+	POINT("worker.opened");
 
 	request = context_get("request_id");
 	snprintf(title, sizeof(title), "epro_etl run " INT64_FORMAT " worker %d%s%s",
@@ -165,6 +169,7 @@ begin_counting(Run *run)
 	run->tally = palloc0(sizeof(Tally) * shared->ntallies);
 	/* before the first range is taken: see may_go_on() */
 	pg_atomic_fetch_add_u32(&shared->judging, 1);
+	POINT("worker.counting");
 }
 
 /*
@@ -184,6 +189,7 @@ judge_first(Run *run)
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
 	run->codes = NULL;
+	POINT("worker.judged");
 	if (!may_go_on(run))
 		return false;
 	run->dry_run = run->judging = false;
@@ -345,6 +351,7 @@ report_error(void)
 	ErrorData  *error;
 	Outcome		outcome = OUTCOME_FAILED;
 
+	POINT_CALM("worker.report");
 	HOLD_INTERRUPTS();
 	MemoryContextSwitchTo(TopMemoryContext);
 	error = session_take_error();
@@ -395,6 +402,7 @@ leave(void)
 	{
 		PG_TRY();
 		{
+			POINT("worker.leave");
 			close_run();
 		}
 		PG_CATCH();
@@ -434,6 +442,7 @@ leave_at_exit(int code, Datum arg)
 {
 	if (has_left)
 		return;
+	POINT_CALM("worker.exit");
 	/* who died waiting for the leader is on a list in a segment that goes */
 	ConditionVariableCancelSleep();
 	shared_fail(shared, OUTCOME_FAILED, ERRCODE_ADMIN_SHUTDOWN,

@@ -1,8 +1,10 @@
 #!/bin/sh
-# The long form of test/t/12_stream_mix.pl: more responses, more time, more that
-# happens. Takes EPRO_MIX_ROWS, EPRO_MIX_MINUTES, EPRO_MIX_SEED and
-# EPRO_MIX_REQUIRED (0: the other server's sink is not required) from the
-# environment; a seed that a failed run has printed does the same again.
+# The long forms of test/t/24_batch_mix.pl and test/t/12_stream_mix.pl, one after
+# the other: more time, more responses, more that happens. Half of MINUTES (10) is
+# for each; SEED says what is done in which order, and without it one is drawn and
+# printed: with it, the same is done again. EPRO_MIX_ROWS (by default as many as
+# fit the time) and EPRO_MIX_REQUIRED (0: the other server's sink is not required)
+# are for the streams; MIXES="24_batch_mix" leaves one out.
 #
 # Run it as a user that may start servers, with the extension installed in the
 # PostgreSQL that pg_config on the path, or PG_CONFIG, is of.
@@ -13,18 +15,26 @@ pg_config=${PG_CONFIG:-pg_config}
 source=$(cd "$(dirname "$("$pg_config" --pgxs)")/.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/epro_mix.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/tap/tmp_check"
 
+minutes=${MINUTES:-${EPRO_MIX_MINUTES:-10}}
+each=$(awk -v m="$minutes" 'BEGIN { print m / 2 }')
+seed=${SEED:-${EPRO_MIX_SEED:-$(awk 'BEGIN { srand(); print int(rand() * 1000000) }')}}
+rows=${EPRO_MIX_ROWS:-$(awk -v m="$each" 'BEGIN { print int(20000 * (m < 1 ? 1 : m)) }')}
+
+echo "make chaos MINUTES=$minutes SEED=$seed"
 status=0
 cd "$here"
-env PATH="$("$pg_config" --bindir):$PATH" LC_ALL=C.UTF-8 TMPDIR="$work" \
-	TESTDIR="$work/tap" TESTDATADIR="$work/tap/tmp_check" TESTLOGDIR="$work/tap/tmp_check/log" \
-	PG_TEST_PORT_DIR="$work/tap/portlock" PGPORT=65432 PG_REGRESS="$source/test/regress/pg_regress" \
-	EPRO_MIX_ROWS="${EPRO_MIX_ROWS:-200000}" EPRO_MIX_MINUTES="${EPRO_MIX_MINUTES:-10}" \
-	prove -v -I "$source/test/perl" -I "$here" -I "$here/t" t/12_stream_mix.pl || status=$?
-if [ "$status" -ne 0 ]; then
-	kept="${TMPDIR:-/tmp}/epro_mix.failed.$$"
-	cp -R "$work/tap/tmp_check" "$kept"
-	echo "what it left is in $kept" >&2
-fi
+for mix in ${MIXES:-24_batch_mix 12_stream_mix}; do
+	mkdir -p "$work/$mix/tmp_check"
+	env PATH="$("$pg_config" --bindir):$PATH" LC_ALL=C.UTF-8 TMPDIR="$work" \
+		TESTDIR="$work/$mix" TESTDATADIR="$work/$mix/tmp_check" TESTLOGDIR="$work/$mix/tmp_check/log" \
+		PG_TEST_PORT_DIR="$work/portlock" PGPORT="${PGPORT:-65432}" PG_REGRESS="$source/test/regress/pg_regress" \
+		EPRO_MIX_ROWS="$rows" EPRO_MIX_MINUTES="$each" EPRO_MIX_SEED="$seed" \
+		prove -I "$source/test/perl" -I "$here" -I "$here/t" "t/$mix.pl" || {
+		status=$?
+		kept="${TMPDIR:-/tmp}/epro_mix.failed.$mix.$$"
+		cp -R "$work/$mix/tmp_check" "$kept"
+		echo "what it left is in $kept" >&2
+	}
+done
 exit "$status"
