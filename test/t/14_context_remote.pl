@@ -393,7 +393,7 @@ sub clocks
 		END $$});
 	my $early = q{SELECT ends_before('%s')};
 	my $inner = q{SELECT x FROM epro_etl.with_timeout(%s, 'SELECT ends_before(''3 ms'')') AS t (x int)};
-	my $sooner = q{epro_etl.context_deadline() - clock_timestamp() - '2 ms'};
+	my $sooner = q{epro_etl.context_deadline() - clock_timestamp() - '20 ms'};
 
 	refused($here, within('200 ms', sprintf($early, '3 ms')), 'EP001', qr/within 00:00:00\.2$/m, 'clocks: a little early');
 	refused($here, within('500 ms', sprintf($early, '450 ms')), '57014', qr/statement timeout/, 'clocks: much too early');

@@ -1008,22 +1008,19 @@ sub far
 	}
 
 	# who is asked there is slow, raises, and has none of it
-	$look->query(q{SELECT epro_etl.add_lookup('CAN', 'asks', 'EXISTS (SELECT FROM public.far_ref r WHERE r.code IN (response.note, visit, subject))', timeout => '100 ms', on_timeout => 'reject')});
+	$look->query(q{SELECT epro_etl.add_lookup('CAN', 'asks', 'EXISTS (SELECT FROM public.far_ref r WHERE r.code IN (response.note, visit, subject))', timeout => '300 ms', on_timeout => 'reject')});
 	far_sink('');
 	foreach my $workers (0, 1)
 	{
 		my @ids = stage_anew('staging', {});
-		run_of('can', $workers);
-		is(kinds_of(@ids), 'check asks', "far, lookup, $workers workers: says no");
+		is(run_of('can', $workers) . ': ' . kinds_of(@ids), 'succeeded: check asks', "far, lookup, $workers workers: says no");
 		$there->query('BEGIN; LOCK TABLE ref');
 		@ids = stage_anew('staging', {});
-		run_of('can', $workers);
-		is(kinds_of(@ids), 'unanswered asks', "far, lookup, $workers workers: no answer");
+		is(run_of('can', $workers) . ': ' . kinds_of(@ids), 'succeeded: unanswered asks', "far, lookup, $workers workers: no answer");
 		$there->query(q{ROLLBACK; ALTER TABLE ref RENAME TO ref_kept; CREATE VIEW ref AS SELECT id, (code || (1 / (id - 1)))::text AS code FROM ref_kept; GRANT SELECT ON ref TO etl});
 		sleep(1.1);
 		@ids = stage_anew('staging', {});
-		run_of('can', $workers);
-		is(kinds_of(@ids), 'error asks', "far, lookup, $workers workers: an error there");
+		is(run_of('can', $workers) . ': ' . kinds_of(@ids), 'succeeded: error asks', "far, lookup, $workers workers: an error there");
 		$there->query('DROP VIEW ref; ALTER TABLE ref_kept RENAME TO ref');
 	}
 	$look->query(q{SELECT epro_etl.remove_edit_check('CAN', 'asks')});
