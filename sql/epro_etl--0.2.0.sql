@@ -3595,13 +3595,13 @@ BEGIN
         ORDER BY run_id, sink_id;
     -- identified, and not for every auditor
     IF has_table_privilege('epro_etl.correction', 'SELECT') THEN
-        RETURN QUERY EXECUTE
-            'SELECT ''correction'', t.writer, t.seq, format(''correction %s'', coalesce(c.correction_id::text, t.new_value ->> ''correction_id'')),'
-            '       CASE WHEN c.correction_id IS NULL THEN ''the earlier original is not there'' WHEN t.seq IS NULL THEN ''it is not in the audit trail'' ELSE ''the earlier original is another one'' END'
-            ' FROM epro_etl.correction c'
-            ' FULL JOIN (SELECT * FROM epro_etl.audit_trail t WHERE t.object = ''quarantine'' AND t.action = ''correct'') t ON t.new_value ->> ''correction_id'' = c.correction_id::text'
-            ' WHERE t.new_value ->> ''digest'' IS DISTINCT FROM encode(sha256(epro_etl.audit_bytes(ARRAY[c.correction_id::text, c.quarantine_id::text, c.run_id::text, c.source_id,'
-            '       c.original::text, epro_etl.audit_instant(c.corrected_at), c.corrected_by, c.salt::text])), ''hex'') ORDER BY 4';
+        RETURN QUERY
+            SELECT 'correction', t.writer, t.seq, format('correction %s', coalesce(c.correction_id::text, t.new_value ->> 'correction_id')),
+                   CASE WHEN c.correction_id IS NULL THEN 'the earlier original is not there' WHEN t.seq IS NULL THEN 'it is not in the audit trail' ELSE 'the earlier original is another one' END
+            FROM epro_etl.correction c
+            FULL JOIN (SELECT * FROM epro_etl.audit_trail t WHERE t.object = 'quarantine' AND t.action = 'correct') t ON t.new_value ->> 'correction_id' = c.correction_id::text
+            WHERE t.new_value ->> 'digest' IS DISTINCT FROM encode(sha256(epro_etl.audit_bytes(ARRAY[c.correction_id::text, c.quarantine_id::text, c.run_id::text, c.source_id,
+                  c.original::text, epro_etl.audit_instant(c.corrected_at), c.corrected_by, c.salt::text])), 'hex') ORDER BY 4;
     ELSE
         problem := 'not checked';
         object := 'correction';

@@ -431,7 +431,7 @@ suite_tap()
 		env TMPDIR="$WORK" TESTDIR="$WORK/tap" TESTDATADIR="$WORK/tap/tmp_check" TESTLOGDIR="$WORK/tap/tmp_check/log" \
 		PG_TEST_PORT_DIR="$WORK/tap/portlock" PGPORT=65432 \
 		PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
-		prove -I "$PGXS_SRC/test/perl" -I "$TREE/test" -I "$TREE/test/t" "$TREE"/test/t/*.pl
+		prove -j 2 -I "$PGXS_SRC/test/perl" -I "$TREE/test" -I "$TREE/test/t" "$TREE"/test/t/*.pl
 	if [ "$status" -ne 0 ]; then
 		tap_logs
 	fi

@@ -20,6 +20,8 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "effects/audit.h"
+#include "effects/context.h"
 #include "effects/effects.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -29,7 +31,10 @@
 #include "storage/itemptr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -64,6 +69,7 @@ static void check_relation(const Target *target);
 static void find_columns(Target *target);
 static void refuse_cascades(const Target *target);
 static int64 pass_over(const Target *target);
+static void record_step(const Target *target, int64 rows);
 static BlockNumber count_blocks(const Target *target);
 static int64 change_blocks(const Target *target, BlockNumber first);
 static void change_row(const Target *target, SPIPlanPtr update, HeapTuple row,
@@ -282,18 +288,44 @@ pass_over(const Target *target)
 	for (BlockNumber first = 0; first < nblocks; first += BLOCKS_AT_ONCE)
 	{
 		int			guc_level;
+		int64		in_step;
 
 		CHECK_FOR_INTERRUPTS();
 		guc_level = pin_search_path();
 		/* within the outer one, so that all of its memory goes with it */
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
-		changed += change_blocks(target, first);
+		in_step = change_blocks(target, first);
+		if (in_step > 0)
+			record_step(target, in_step);
+		changed += in_step;
 		SPI_finish();
 		AtEOXact_GUC(true, guc_level);
 		SPI_commit();
 	}
 	return changed;
+}
+
+/* For the audit trail: how many rows a transaction has changed, and of which sink. */
+static void
+record_step(const Target *target, int64 rows)
+{
+	AuditRecord record = {0};
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "{\"key_version\": %d, \"rows\": " INT64_FORMAT ", \"target\": ",
+					 target->version, rows);
+	escape_json(&text, target->name);
+	appendStringInfoChar(&text, '}');
+	record.session_user_name = GetUserNameFromId(GetSessionUserId(), false);
+	record.current_user_name = GetUserNameFromId(GetUserId(), false);
+	record.action = "repseudonymise";
+	record.object = "sink";
+	record.new_value = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)));
+	record.reason = context_get("reason");
+	record.context = context_values();
+	audit_append(&record);
 }
 
 /* Of the longest part. */

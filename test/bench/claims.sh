@@ -86,17 +86,16 @@ CHECKPOINT;
 SQL
 }
 
-# claim LINE NAME STAGED: one run, for that line of the report; STAGED: how many
+# claim LINE NAME STAGED: one run, the first to read the source, for that line of the report; STAGED: how many
 # there have been in all.  Every one must be in one place still.
 claim()
 {
 	bench_psql -v round="$round" -v line="$1" -v name="$2" -v staged="$3" <<'SQL'
-SELECT count(*) AS before FROM bench.staging \gset
 SELECT clock_timestamp() AS began \gset
-SELECT FROM epro_etl.run('daily', workers => 1) \g /dev/null
+SELECT claimed FROM epro_etl.run('daily', workers => 1) \gset
 SELECT extract(epoch FROM clock_timestamp() - :'began') AS seconds \gset
 SELECT bench.account('bench.sink_daily', :staged) \g /dev/null
-INSERT INTO bench.turn (round, rows, name, seconds, wal) SELECT :round, :before - count(*), :'name', :seconds, :line FROM bench.staging;
+INSERT INTO bench.turn (round, rows, name, seconds, wal) VALUES (:round, :claimed, :'name', :seconds, :line);
 SQL
 }
 

@@ -9,7 +9,9 @@
 #   turns_rounds ROUNDS ROWS [NAME...]    these entrants, or all, over the pool's first ROWS rows (or, with several numbers in one word, each);
 #   turns_report                          the report, then whether entrants have loaded what they should
 #
-# A turn's time is what its client sees. After each turn every response that was
+# A turn's time is what its client sees, in a session of its own: a process that
+# has met the buffers before has a third of the work less (see doc/performance.md).
+# After each turn every response that was
 # staged must be in one place, and in one only, or the exit code is not 0.
 
 turns()
@@ -69,6 +71,7 @@ TRUNCATE bench.staging, :sink, bench.rejected, epro_etl.quarantine, epro_etl.fin
 INSERT INTO bench.staging SELECT * FROM bench.pool WHERE id <= :rows AND :'stages';
 VACUUM ANALYZE bench.staging;
 CHECKPOINT;
+\connect -
 SELECT clock_timestamp() AS began, pg_current_wal_insert_lsn() AS lsn \gset
 :statement \g
 SELECT extract(epoch FROM clock_timestamp() - :'began') AS seconds, pg_current_wal_insert_lsn() - :'lsn' AS wal \gset

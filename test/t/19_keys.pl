@@ -122,6 +122,8 @@ sub rotation
 	my ($out, $error) = $one->try(q{CALL epro_etl.repseudonymise('mood_sink')});
 	like($error, qr/brought to key version $version: 900\n/, 'the old ones are brought along');
 	is($look->query($versions), "$version:1200", 'all are of the newest');
+	is($look->query(q{SELECT sum((new_value ->> 'rows')::int), string_agg(DISTINCT concat_ws('|', object, new_value ->> 'target', new_value ->> 'key_version', session_user_name), ' ')}
+			. q{ FROM epro_etl.audit_trail WHERE action = 'repseudonymise'}), "900|sink|public.mood_sink|$version|postgres", 'and the audit trail says how many');
 	is($look->query($by_subject), '97|97', 'and equal to what a new run makes');
 	oracle_ok($look, 'rotation', sinks => ['mood_sink']);
 	return;
