@@ -489,7 +489,7 @@ sub replicated
 	$far->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $far->connstr('postgres'), '-f', $node->basedir . '/sinks.sql' ], 'replicated: are there');
 	$session->query('CREATE PUBLICATION loaded FOR TABLE mood_sink, newest');
 	my $there = EproTest::Psql->new($far);
-	$there->query(q{CREATE SUBSCRIPTION loaded CONNECTION '} . $node->connstr('published') . q{' PUBLICATION loaded});
+	$there->query(q{CREATE SUBSCRIPTION loaded CONNECTION $$} . $node->connstr('published') . q{$$ PUBLICATION loaded});
 	ok(until_true($there, q{SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel}), 'replicated: both follow');
 
 	load($session);
@@ -525,7 +525,7 @@ sub refused
 	{
 		my (undef, $error) = $session->try($call);
 		is(sqlstate($error), '55000', "refused: $call");
-		like($error, qr/of version \Q$first\E in this database, and its library of version \Q$now\E\nHINT:  Run ALTER EXTENSION epro_etl UPDATE\./, 'refused: and it says what to do');
+		like($error, qr/of version \Q$first\E in this database, and its library of version \Q$now\E\n(?:DETAIL:  .*\n)?HINT:  Run ALTER EXTENSION epro_etl UPDATE\./, 'refused: and it says what to do');
 	}
 	is($session->query('SELECT (SELECT count(*) FROM staging), (SELECT count(*) FROM mood_sink), (SELECT count(*) FROM epro_etl.run_ledger), (SELECT count(*) FROM epro_etl.key_version)'), '300|0|0|0', 'refused: nothing was done');
 	is($look->query(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'epro_etl %'}), 0, 'refused: no worker is left');
