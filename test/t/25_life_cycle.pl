@@ -161,7 +161,8 @@ sub somebody_waits
 # The queries: what there is of each kind, in an order that does not depend on OIDs.
 sub catalogue
 {
-	my $acl = sub { "(SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest($_[0]) a)" };
+	# MAINTAIN came with PostgreSQL 17, and an owner's list from before lacks it
+	my $acl = sub { "(SELECT string_agg(replace(x, 'm/', '/'), ' ' ORDER BY x) FROM unnest($_[0]::text[]) x)" };
 	my $ours = q{= 'epro_etl'::regnamespace};
 
 	return (
@@ -169,10 +170,10 @@ sub catalogue
 		# row types and arrays are members of their own from PostgreSQL 16 on, in both
 		members => q{SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend WHERE refclassid = 'pg_extension'::regclass
 			AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'epro_etl') AND deptype = 'e' ORDER BY 1},
-		schema => "SELECT nspowner::regrole, " . $acl->('nspacl') . " FROM pg_namespace WHERE nspname = 'epro_etl'",
-		functions => "SELECT pg_get_functiondef(oid), proowner::regrole, probin, " . $acl->('proacl') . " FROM pg_proc WHERE pronamespace $ours ORDER BY oid::regprocedure::text",
+		schema => "SELECT nspowner::regrole, " . $acl->(q{coalesce(nspacl, acldefault('n', nspowner))}) . " FROM pg_namespace WHERE nspname = 'epro_etl'",
+		functions => "SELECT pg_get_functiondef(oid), proowner::regrole, probin, " . $acl->(q{coalesce(proacl, acldefault('f', proowner))}) . " FROM pg_proc WHERE pronamespace $ours ORDER BY oid::regprocedure::text",
 		relations => "SELECT relname, relkind, relpersistence, relowner::regrole, (SELECT amname FROM pg_am m WHERE m.oid = relam), reloptions, relrowsecurity, relforcerowsecurity, relreplident, "
-		  . $acl->('relacl') . " FROM pg_class WHERE relnamespace $ours ORDER BY relname",
+		  . $acl->(q{coalesce(relacl, CASE WHEN relkind IN ('r', 'v') THEN acldefault('r', relowner) WHEN relkind = 'S' THEN acldefault('s', relowner) END)}) . " FROM pg_class WHERE relnamespace $ours ORDER BY relname",
 		columns => "SELECT c.relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated, attstorage, attcompression, attcollation::regcollation, pg_get_expr(adbin, adrelid), "
 		  . $acl->('attacl') . " FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef d ON d.adrelid = attrelid AND d.adnum = attnum WHERE relnamespace $ours AND attnum > 0 ORDER BY 1, 2",
 		views => "SELECT relname, pg_get_viewdef(oid) FROM pg_class WHERE relnamespace $ours AND relkind = 'v' ORDER BY 1",
@@ -181,7 +182,7 @@ sub catalogue
 		sequences => "SELECT seqrelid::regclass, seqstart, seqincrement, seqcycle, seqcache FROM pg_sequence JOIN pg_class c ON c.oid = seqrelid WHERE relnamespace $ours ORDER BY 1",
 		triggers => "SELECT pg_get_triggerdef(t.oid), tgenabled FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace $ours AND NOT tgisinternal ORDER BY 1",
 		policies => q{SELECT * FROM pg_policies WHERE schemaname = 'epro_etl' ORDER BY tablename, policyname},
-		types => "SELECT typname, typtype, typnotnull, typcollation::regcollation, typowner::regrole, " . $acl->('typacl') . " FROM pg_type WHERE typnamespace $ours ORDER BY 1",
+		types => "SELECT typname, typtype, typnotnull, typcollation::regcollation, typowner::regrole, " . $acl->(q{coalesce(typacl, acldefault('T', typowner))}) . " FROM pg_type WHERE typnamespace $ours ORDER BY 1",
 		comments => q{SELECT pg_describe_object(classoid, objoid, objsubid), description FROM pg_description WHERE pg_describe_object(classoid, objoid, objsubid) LIKE '%epro\_etl%' ORDER BY 1},
 		# what a dump takes for the extension's own privileges, and does not have
 		initial => "SELECT pg_describe_object(classoid, objoid, objsubid), privtype, " . $acl->('initprivs') . q{ FROM pg_init_privs WHERE pg_describe_object(classoid, objoid, objsubid) LIKE '%epro\_etl%' ORDER BY 1},
@@ -192,8 +193,10 @@ sub catalogue
 # One assertion a kind: nothing is in one of them alone.
 sub same_catalogue
 {
-	my ($one, $other, $name) = @_;
+	my ($one, $other, $name, @but) = @_;
 	my %catalogue = catalogue();
+
+	delete @catalogue{@but};
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	foreach my $kind (sort keys %catalogue)
@@ -593,7 +596,8 @@ sub pg_upgraded
 		is(rows_of($session, %tables), $before, 'pg_upgrade: all rows are there, as they were');
 		my $fresh = database($to, 'fresh', $now);
 		configure($fresh);
-		same_catalogue($session, $fresh, 'pg_upgrade');
+		# initial privileges that are the default are not entered again
+		same_catalogue($session, $fresh, 'pg_upgrade', 'initial');
 		is(stream_shows($session, 'state'), 'not running', 'pg_upgrade: the stream is still to be up');
 		ok(start_stream($session), 'pg_upgrade: and is, when it is started');
 		stage($session, 401, 500, 7);
