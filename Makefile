@@ -30,7 +30,7 @@
 
 MODULE_big = epro_etl
 EXTENSION = epro_etl
-DATA = sql/epro_etl--0.1.0.sql
+DATA = sql/epro_etl--0.1.0.sql sql/epro_etl--0.1.0--0.2.0.sql sql/epro_etl--0.2.0.sql
 PGFILEDESC = "epro_etl - ePRO and EDC records into clinical tables, exactly once"
 
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))

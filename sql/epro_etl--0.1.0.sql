@@ -253,7 +253,6 @@ CREATE TABLE epro_etl.run_worker (
     skipped         bigint NOT NULL DEFAULT 0,
     undeclared      bigint NOT NULL DEFAULT 0,
     chunks          bigint NOT NULL DEFAULT 0,
-    findings        bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, worker)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE epro_etl.run_worker IS 'Counts of each worker of each run, written in the transaction of each chunk; worker 0 is the calling session';
@@ -2538,26 +2537,6 @@ CREATE FUNCTION epro_etl.explain_form(form text, OUT step bigint, OUT stage text
     END;
 COMMENT ON FUNCTION epro_etl.explain_form(text) IS 'What was compiled of a form''s current version, in the order in which a response meets it: items, de-identification, normalisation, rules by the JSON Pointers that set_severity() takes, scores, edit checks, lookups, what holds a whole run; then what was not imported';
 
-CREATE FUNCTION epro_etl.odm_text(definition text) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    -- entities, external or ten levels deep, need a DOCTYPE
-    IF definition LIKE '%<!DOCTYPE%' OR definition LIKE '%<!ENTITY%' THEN
-        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
-            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
-    END IF;
-    IF octet_length(definition) > 16777216 THEN
-        RAISE EXCEPTION 'the ODM document is larger than 16 MB' USING ERRCODE = 'program_limit_exceeded',
-            HINT = 'Pass the MetaDataVersion without clinical data.';
-    END IF;
-    -- the parser holds each attribute against all before it, and nothing interrupts it
-    IF EXISTS (SELECT FROM string_to_table(definition, '<') AS t (tag) WHERE length(tag) > 10000 AND length(tag) - length(replace(tag, '=', '')) > 5000) THEN
-        RAISE EXCEPTION 'the ODM document has an element with more than 5000 attributes' USING ERRCODE = 'program_limit_exceeded';
-    END IF;
-END $$;
-COMMENT ON FUNCTION epro_etl.odm_text(text) IS 'Refuses, before anything is parsed, an ODM document that could read files, or fill memory and time';
-
 CREATE FUNCTION epro_etl.odm_read(definition xml) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2574,7 +2553,15 @@ DECLARE
     versions text[];
     odm jsonb;
 BEGIN
-    PERFORM epro_etl.odm_text(source);
+    -- before anything is parsed: entities, external or ten levels deep, need a DOCTYPE
+    IF source LIKE '%<!DOCTYPE%' OR source LIKE '%<!ENTITY%' THEN
+        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
+            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
+    END IF;
+    IF octet_length(source) > 16777216 THEN
+        RAISE EXCEPTION 'the ODM document is larger than 16 MB' USING ERRCODE = 'program_limit_exceeded',
+            HINT = 'Pass the MetaDataVersion without clinical data.';
+    END IF;
     IF NOT xml_is_well_formed_document(source) THEN
         RAISE EXCEPTION 'the definition is not one well-formed XML document' USING ERRCODE = 'invalid_xml_document',
             HINT = 'Pass a whole ODM file, or its MetaDataVersion element.';
@@ -3286,8 +3273,10 @@ CREATE FUNCTION epro_etl.register_form(name text, definition text, version text 
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF definition ~ '^[\s\uFEFF]*<' THEN
-        PERFORM epro_etl.odm_text(definition);
+    -- before the parser sees it: see odm_read()
+    IF definition ~ '^[\s\uFEFF]*<' AND definition ~ '<!(DOCTYPE|ENTITY)' THEN
+        RAISE EXCEPTION 'the ODM document has a DOCTYPE or an entity declaration' USING ERRCODE = 'invalid_xml_document',
+            HINT = 'Remove it, also from comments: ODM needs none, and entities can read files or fill the memory.';
     END IF;
     RETURN CASE WHEN definition ~ '^[\s\uFEFF]*<' THEN epro_etl.register_form(name, ltrim(definition, E'\uFEFF \t\r\n')::xml, version)
                 ELSE epro_etl.register_form(name, definition::jsonb, version) END;
@@ -3367,259 +3356,6 @@ COMMENT ON FUNCTION epro_etl.register_odm(xml, text) IS
     'Registers every FormDef of a CDISC ODM 1.3 document under its OID, with its edit checks, in place of those of an earlier import; returns a row a construct: imported, or not imported and why';
 
 --
--- The audit trail.  Records in chains: each has the hash of the one before it.
--- They are written by the extension's own code alone, in the transaction of what
--- they record; to all others these tables can only be read.
---
-
--- the order of these columns, and the table's access method, are known to audit.c
-CREATE TABLE epro_etl.audit_trail (
-    writer          uuid NOT NULL,
-    seq             bigint NOT NULL,
-    at              timestamptz NOT NULL,
-    session_user_name text NOT NULL,
-    current_user_name text NOT NULL,
-    actor           text,
-    action          text NOT NULL,
-    object          text NOT NULL,
-    old_value       jsonb,
-    new_value       jsonb,
-    reason          text,
-    context         jsonb,
-    witness         bytea,
-    previous        bytea,
-    hash            bytea NOT NULL,
-    PRIMARY KEY (writer, seq)
-) USING heap;
-COMMENT ON TABLE epro_etl.audit_trail IS 'Who did what, when and why: configuration, runs, corrections, requeues, overwrites; append-only, in chains of hashes that verify_audit() checks';
-COMMENT ON COLUMN epro_etl.audit_trail.writer IS 'The chain; there are as many as transactions ever recorded something at once';
-COMMENT ON COLUMN epro_etl.audit_trail.seq IS 'The record''s number in its chain, from 1, without gaps';
-COMMENT ON COLUMN epro_etl.audit_trail.at IS 'The server''s clock when it was recorded, not when the transaction began';
-COMMENT ON COLUMN epro_etl.audit_trail.current_user_name IS 'The role that the session had become; of a run, the one that it acts as';
-COMMENT ON COLUMN epro_etl.audit_trail.actor IS 'Whom the session says to act for: the request value "actor" of context_set()';
-COMMENT ON COLUMN epro_etl.audit_trail.action IS 'add, change, remove, retire, switch off, switch on, truncate; begin, end, overwrite: of a run; correct, requeue, discard: of quarantine';
-COMMENT ON COLUMN epro_etl.audit_trail.object IS 'The table of the extension in which it was done';
-COMMENT ON COLUMN epro_etl.audit_trail.old_value IS 'As it was: a row of configuration; of data keys and counts, never an answer or an identifier';
-COMMENT ON COLUMN epro_etl.audit_trail.new_value IS 'As it is, likewise; of data also a digest';
-COMMENT ON COLUMN epro_etl.audit_trail.reason IS 'Of the run; else the request value "reason" of context_set(), or the one that the row itself has';
-COMMENT ON COLUMN epro_etl.audit_trail.witness IS 'Hash of the newest record of the next chain, so that no chain can go unseen';
-COMMENT ON COLUMN epro_etl.audit_trail.previous IS 'Hash of the record before it; NULL: it is the first';
-COMMENT ON COLUMN epro_etl.audit_trail.hash IS 'SHA-256 of audit_bytes() of all other columns, in their order';
-
-CREATE TABLE epro_etl.audit_writer (
-    writer          uuid PRIMARY KEY,
-    slot            integer UNIQUE,
-    seq             bigint NOT NULL,
-    hash            bytea NOT NULL
-) USING heap WITH (fillfactor = 50);
-COMMENT ON TABLE epro_etl.audit_writer IS 'Heads of the chains of the audit trail: how far each one goes';
-COMMENT ON COLUMN epro_etl.audit_writer.slot IS 'By which a writer finds a chain to go on with; NULL: it came with a dump, and is over';
-
--- the order of these columns is known to audit_functions.c
-CREATE TABLE epro_etl.correction (
-    correction_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    quarantine_id   bigint NOT NULL,
-    run_id          bigint NOT NULL,
-    source_id       text,
-    original        jsonb NOT NULL,
-    corrected_at    timestamptz NOT NULL,
-    corrected_by    text NOT NULL,
-    salt            uuid NOT NULL
-);
-COMMENT ON TABLE epro_etl.correction IS 'Rows of quarantine as they were before they were corrected there, whole and identified; grant with care';
-COMMENT ON COLUMN epro_etl.correction.salt IS 'Without it, the digest in the audit trail would let its readers try out what the original was';
-
-CREATE FUNCTION epro_etl.audit_change() RETURNS trigger
-    LANGUAGE c VOLATILE
-    AS 'MODULE_PATHNAME', 'epro_etl_audit_change';
-COMMENT ON FUNCTION epro_etl.audit_change() IS 'Records a row of configuration as it was and as it is';
-
-CREATE FUNCTION epro_etl.audit_count() RETURNS trigger
-    LANGUAGE c VOLATILE
-    AS 'MODULE_PATHNAME', 'epro_etl_audit_count';
-COMMENT ON FUNCTION epro_etl.audit_count() IS 'Records how many rows of data a statement has added, changed or removed by hand';
-
-CREATE FUNCTION epro_etl.audit_correction() RETURNS trigger
-    LANGUAGE c VOLATILE
-    AS 'MODULE_PATHNAME', 'epro_etl_audit_correction';
-COMMENT ON FUNCTION epro_etl.audit_correction() IS 'Records the correction of a quarantined response, and keeps the earlier original';
-
-CREATE FUNCTION epro_etl.audit_requeue() RETURNS trigger
-    LANGUAGE c VOLATILE
-    AS 'MODULE_PATHNAME', 'epro_etl_audit_requeue';
-COMMENT ON FUNCTION epro_etl.audit_requeue() IS 'Records which responses have left quarantine: requeued, or discarded';
-
-CREATE FUNCTION epro_etl.audit_refuse() RETURNS trigger
-    LANGUAGE c VOLATILE
-    AS 'MODULE_PATHNAME', 'epro_etl_audit_refuse';
-COMMENT ON FUNCTION epro_etl.audit_refuse() IS 'Refuses to have the audit trail changed, and to have it added to but by a restore';
-
-CREATE FUNCTION epro_etl.audit_run(run_id bigint, at_end boolean) RETURNS jsonb
-    LANGUAGE c STABLE STRICT
-    AS 'MODULE_PATHNAME', 'epro_etl_audit_run';
-COMMENT ON FUNCTION epro_etl.audit_run(bigint, boolean) IS
-    'What the audit trail has to say of a run, by the ledger as it is now; at its end with a digest of the run''s row and its workers''. NULL: no such run';
-
-CREATE FUNCTION epro_etl.audit_bytes(parts text[]) RETURNS bytea
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-    RETURN (SELECT coalesce(string_agg(CASE WHEN p IS NULL THEN '\xffffffff'::bytea ELSE int4send(octet_length(p)) || convert_to(p, 'UTF8') END, ''::bytea ORDER BY n), '')
-            FROM unnest($1) WITH ORDINALITY AS u (p, n));
-COMMENT ON FUNCTION epro_etl.audit_bytes(text[]) IS
-    'Texts behind each other, each with its length in bytes before it (four bytes, high ones first; -1 for NULL): of which digests of the audit trail are made';
-
-CREATE FUNCTION epro_etl.audit_instant(at timestamptz) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-    RETURN (extract(epoch FROM $1) * 1000000)::bigint::text;
-COMMENT ON FUNCTION epro_etl.audit_instant(timestamptz) IS 'Microseconds since 1970, UTC, as text: how an instant goes into a digest of the audit trail';
-
-CREATE FUNCTION epro_etl.audit_triggers(OUT relation text, OUT name text, OUT fires text) RETURNS SETOF record
-    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    BEGIN ATOMIC
-        SELECT t, n, f FROM unnest('{form,edit_check,deid_rule,deid_profile,severity_overlay,batch_threshold,pipeline,sink,stream,context_server,key_version,study,site_access,hop,form_import}'::text[]) t,
-            (VALUES ('audit_change', 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION epro_etl.audit_change()'),
-                    ('audit_truncate', 'AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_count()')) AS v (n, f)
-        UNION ALL
-        -- what runs write here fires nothing, or is an INSERT or an UPDATE of the ledger, whose digest is recorded
-        SELECT t, 'audit_' || lower(n), format('AFTER %s ON %%s %sFOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_count()', n, f)
-            FROM unnest('{run_ledger,run_worker,finding,superseded,correction,participant,pseudonym,quarantine,requeued,outbox}'::text[]) t,
-            (VALUES ('INSERT', 'REFERENCING NEW TABLE AS come '), ('UPDATE', 'REFERENCING OLD TABLE AS gone '), ('DELETE', 'REFERENCING OLD TABLE AS gone '), ('TRUNCATE', '')) AS v (n, f)
-            WHERE n = 'TRUNCATE' OR t IN ('finding', 'participant', 'pseudonym') OR t IN ('run_ledger', 'run_worker', 'superseded', 'correction') AND n = 'DELETE' OR t = 'quarantine' AND n = 'INSERT'
-        UNION ALL VALUES
-            ('quarantine', 'audit_correction', 'AFTER UPDATE OF quarantine_id, run_id, pipeline, source_id, form, original ON %s FOR EACH ROW EXECUTE FUNCTION epro_etl.audit_correction()'),
-            ('outbox', 'audit_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_count(deliver)'),
-            ('quarantine', 'audit_requeue', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_requeue()')
-        UNION ALL
-        SELECT t, n, format(f, '%s', e) FROM (VALUES ('audit_trail', ''), ('audit_writer', ''), ('correction', 'erase'), ('superseded', 'erase')) AS w (t, e),
-            (VALUES ('audit_refuse', 'BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION epro_etl.audit_refuse(%s)'),
-                    ('audit_refuse_truncate', 'BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION epro_etl.audit_refuse(%s)')) AS v (n, f);
-    END;
-COMMENT ON FUNCTION epro_etl.audit_triggers() IS 'The triggers of the audit trail: on which tables of the extension, and when; always enabled, also for a replica';
-
-DO $$
-DECLARE
-    t record;
-BEGIN
-    FOR t IN SELECT * FROM epro_etl.audit_triggers() LOOP
-        EXECUTE pg_catalog.format('CREATE TRIGGER %I ', t.name) || pg_catalog.format(t.fires, pg_catalog.format('epro_etl.%I', t.relation));
-        EXECUTE pg_catalog.format('ALTER TABLE epro_etl.%I ENABLE ALWAYS TRIGGER %I', t.relation, t.name);
-    END LOOP;
-END $$;
--- nor may who comes to own them
-REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON epro_etl.audit_trail, epro_etl.audit_writer, epro_etl.correction, epro_etl.superseded FROM CURRENT_USER;
-
-CREATE FUNCTION epro_etl.audit_heads() RETURNS jsonb
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    BEGIN ATOMIC
-        SELECT coalesce(jsonb_object_agg(w.writer, jsonb_build_array(w.seq, encode(w.hash, 'hex')) ORDER BY w.writer), '{}') FROM epro_etl.audit_writer w;
-    END;
-COMMENT ON FUNCTION epro_etl.audit_heads() IS 'The heads of all chains, to be kept where this server''s superusers cannot write; verify_audit() takes them back';
-
-CREATE FUNCTION epro_etl.verify_audit(heads jsonb DEFAULT NULL, OUT problem text, OUT writer uuid, OUT seq bigint, OUT object text, OUT detail text)
-    RETURNS SETOF record
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    -- the chains
-    RETURN QUERY
-        SELECT v.problem, c.writer, c.seq, c.object, v.detail
-        FROM (SELECT t.writer, t.seq, t.object, t.previous, lag(t.seq) OVER w AS seq_before, lag(t.hash) OVER w AS hash_before,
-                     t.hash = sha256(epro_etl.audit_bytes(ARRAY[t.writer::text, t.seq::text, epro_etl.audit_instant(t.at), t.session_user_name, t.current_user_name, t.actor,
-                         t.action, t.object, t.old_value::text, t.new_value::text, t.reason, t.context::text, encode(t.witness, 'hex'), encode(t.previous, 'hex')])) AS whole
-              FROM epro_etl.audit_trail t WINDOW w AS (PARTITION BY t.writer ORDER BY t.seq)) c
-        CROSS JOIN LATERAL (
-            SELECT 'changed', 'the record is not the one that its hash was made of' WHERE NOT c.whole
-            UNION ALL SELECT 'missing', format('%s records before it', c.seq - coalesce(c.seq_before, 0) - 1) WHERE c.seq <> coalesce(c.seq_before, 0) + 1
-            UNION ALL SELECT 'unlinked', 'the record before it is not the one that it was put behind'
-                WHERE c.seq = coalesce(c.seq_before, 0) + 1 AND c.previous IS DISTINCT FROM c.hash_before) AS v (problem, detail)
-        ORDER BY c.writer, c.seq;
-    RETURN QUERY
-        SELECT v.problem, coalesce(w.writer, t.writer), coalesce(t.seq, 0), NULL::text, v.detail
-        FROM epro_etl.audit_writer w
-        FULL JOIN (SELECT DISTINCT ON (a.writer) a.writer, a.seq, a.hash FROM epro_etl.audit_trail a ORDER BY a.writer, a.seq DESC) t USING (writer)
-        CROSS JOIN LATERAL (
-            SELECT 'cut', format('the chain goes to %s', w.seq) WHERE w.seq > coalesce(t.seq, 0)
-            UNION ALL SELECT 'beyond', format('the chain goes to %s', w.seq) WHERE w.seq < t.seq
-            UNION ALL SELECT 'changed', 'the chain''s head has another hash' WHERE w.seq = t.seq AND w.hash <> t.hash
-            UNION ALL SELECT 'beheaded', 'the chain has no head' WHERE w.writer IS NULL) AS v (problem, detail)
-        ORDER BY 2;
-    RETURN QUERY
-        SELECT 'lost', t.writer, t.seq, NULL::text, 'the record of another chain that it was a witness of is in none'
-        FROM epro_etl.audit_trail t WHERE t.witness IS NOT NULL AND NOT EXISTS (SELECT FROM epro_etl.audit_trail o WHERE o.hash = t.witness)
-        ORDER BY t.writer, t.seq;
-    RETURN QUERY
-        SELECT 'kept', k.key::uuid, (k.value ->> 0)::bigint, NULL::text, 'the record that was its chain''s newest when the heads were kept is not there'
-        FROM jsonb_each(verify_audit.heads) k
-        WHERE NOT EXISTS (SELECT FROM epro_etl.audit_trail t WHERE t.writer = k.key::uuid AND t.seq = (k.value ->> 0)::bigint AND encode(t.hash, 'hex') = k.value ->> 1)
-        ORDER BY k.key;
-
-    -- what they are about
-    RETURN QUERY
-        SELECT 'ledger', r.writer, r.seq, format('run %s', r.run_id), CASE WHEN f.facts IS NULL THEN 'the run is not in the ledger' ELSE 'the ledger says otherwise' END
-        FROM (SELECT DISTINCT ON (t.action, (t.new_value ->> 'run_id')::bigint) t.writer, t.seq, t.action, (t.new_value ->> 'run_id')::bigint AS run_id, t.new_value
-              FROM epro_etl.audit_trail t WHERE t.object = 'run_ledger' AND t.action IN ('begin', 'end')
-              ORDER BY t.action, (t.new_value ->> 'run_id')::bigint, t.at DESC) r
-        CROSS JOIN LATERAL epro_etl.audit_run(r.run_id, r.action = 'end') AS f (facts)
-        WHERE r.new_value IS DISTINCT FROM f.facts AND NOT (f.facts IS NULL AND r.action = 'end')
-        ORDER BY r.run_id, r.action;
-    RETURN QUERY
-        SELECT 'ledger', NULL::uuid, NULL::bigint, format('run %s', l.run_id), 'the ledger has a run that is not in the audit trail'
-        FROM epro_etl.run_ledger l
-        WHERE NOT EXISTS (SELECT FROM epro_etl.audit_trail t WHERE t.object = 'run_ledger' AND t.action = 'begin' AND t.new_value ->> 'run_id' = l.run_id::text)
-        ORDER BY l.run_id;
-    RETURN QUERY
-        SELECT 'findings', NULL::uuid, NULL::bigint, format('run %s', run_id), format('%s findings were made, and %s are there', coalesce(w.n, 0), coalesce(f.n, 0))
-        FROM (SELECT w.run_id, sum(w.findings) AS n FROM epro_etl.run_worker w GROUP BY w.run_id) w
-        FULL JOIN (SELECT g.run_id, count(*) AS n FROM epro_etl.finding g GROUP BY g.run_id) f USING (run_id)
-        WHERE coalesce(w.n, 0) <> coalesce(f.n, 0) ORDER BY run_id;
-    -- sums are of 64 bits, and run over
-    RETURN QUERY
-        WITH kept AS (
-            SELECT s.run_id, s.sink_id, count(*) AS n, sum(p.a::numeric) AS a, sum(p.b::numeric) AS b, sum(p.c::numeric) AS c, sum(p.d::numeric) AS d
-            FROM epro_etl.superseded s
-            CROSS JOIN LATERAL (SELECT encode(sha256(epro_etl.audit_bytes(ARRAY[s.superseded_id::text, s.sink_id::text, s.target, s.run_id::text, s.source_id, s.earlier_run_id::text,
-                                                                           s.earlier_source_id, s."row"::text, epro_etl.audit_instant(s.superseded_at)])), 'hex') AS h) x
-            CROSS JOIN LATERAL (SELECT ('x' || substr(h, 1, 16))::bit(64)::bigint AS a, ('x' || substr(h, 17, 16))::bit(64)::bigint AS b,
-                                       ('x' || substr(h, 33, 16))::bit(64)::bigint AS c, ('x' || substr(h, 49, 16))::bit(64)::bigint AS d) p
-            GROUP BY s.run_id, s.sink_id),
-        said AS (
-            SELECT (t.new_value ->> 'run_id')::bigint AS run_id, (t.new_value ->> 'sink_id')::bigint AS sink_id, sum((t.new_value ->> 'rows')::bigint) AS n,
-                   sum((t.new_value #>> '{sum,0}')::numeric) AS a, sum((t.new_value #>> '{sum,1}')::numeric) AS b,
-                   sum((t.new_value #>> '{sum,2}')::numeric) AS c, sum((t.new_value #>> '{sum,3}')::numeric) AS d
-            FROM epro_etl.audit_trail t WHERE t.object = 'superseded' AND t.action = 'overwrite' GROUP BY 1, 2)
-        SELECT 'superseded', NULL::uuid, NULL::bigint, format('run %s, sink %s', run_id, sink_id),
-               CASE WHEN coalesce(s.n, 0) <> coalesce(k.n, 0) THEN format('%s rows were superseded, and %s are there', coalesce(s.n, 0), coalesce(k.n, 0)) ELSE 'a row is another one' END
-        FROM kept k FULL JOIN said s USING (run_id, sink_id)
-        WHERE (k.n = s.n AND (k.a - s.a) % 18446744073709551616 = 0 AND (k.b - s.b) % 18446744073709551616 = 0
-               AND (k.c - s.c) % 18446744073709551616 = 0 AND (k.d - s.d) % 18446744073709551616 = 0) IS NOT TRUE
-        ORDER BY run_id, sink_id;
-    -- identified, and not for every auditor
-    IF has_table_privilege('epro_etl.correction', 'SELECT') THEN
-        RETURN QUERY
-            SELECT 'correction', t.writer, t.seq, format('correction %s', coalesce(c.correction_id::text, t.new_value ->> 'correction_id')),
-                   CASE WHEN c.correction_id IS NULL THEN 'the earlier original is not there' WHEN t.seq IS NULL THEN 'it is not in the audit trail' ELSE 'the earlier original is another one' END
-            FROM epro_etl.correction c
-            FULL JOIN (SELECT * FROM epro_etl.audit_trail t WHERE t.object = 'quarantine' AND t.action = 'correct') t ON t.new_value ->> 'correction_id' = c.correction_id::text
-            WHERE t.new_value ->> 'digest' IS DISTINCT FROM encode(sha256(epro_etl.audit_bytes(ARRAY[c.correction_id::text, c.quarantine_id::text, c.run_id::text, c.source_id,
-                  c.original::text, epro_etl.audit_instant(c.corrected_at), c.corrected_by, c.salt::text])), 'hex') ORDER BY 4;
-    ELSE
-        problem := 'not checked';
-        object := 'correction';
-        detail := 'you may not read the earlier originals';
-        RETURN NEXT;
-    END IF;
-    -- and what writes them
-    RETURN QUERY
-        SELECT 'trigger', NULL::uuid, NULL::bigint, a.relation, format('trigger %s %s', a.name, CASE WHEN t.oid IS NULL THEN 'is not there' ELSE 'is not always enabled' END)
-        FROM epro_etl.audit_triggers() a
-        LEFT JOIN pg_class c ON c.relnamespace = 'epro_etl'::regnamespace AND c.relname = a.relation
-        LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = a.name AND t.tgfoid::regproc::text = substring(a.fires FROM 'FUNCTION (.*)[(]')
-        WHERE t.tgenabled IS DISTINCT FROM 'A' ORDER BY a.relation, a.name;
-END $$;
-COMMENT ON FUNCTION epro_etl.verify_audit(jsonb) IS
-    'Where the audit trail breaks: a row a problem, none when it is whole. changed, missing, unlinked: of records; cut, beyond, beheaded, lost: of chains; kept: against heads from audit_heads(); ledger, findings, superseded, correction: what it is about; trigger: what writes and guards it';
-
---
 -- Privileges: nothing for PUBLIC; see "Roles" in README.md for what to grant
 --
 REVOKE ALL ON ALL TABLES IN SCHEMA epro_etl FROM PUBLIC;
@@ -3647,10 +3383,6 @@ SELECT pg_catalog.pg_extension_config_dump('epro_etl.finding', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.quarantine', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.requeued', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.superseded', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.audit_trail', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.audit_writer', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.correction', '');
-SELECT pg_catalog.pg_extension_config_dump('epro_etl.correction_correction_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.study', '');
 SELECT pg_catalog.pg_extension_config_dump('epro_etl.participant', '');

@@ -19,7 +19,7 @@ main()
 	script=sql/epro_etl--$version.sql
 	echo "version $version, $(texts | wc -l) text files"
 
-	rule 'control file, script, META.json, Makefile and CHANGELOG agree on the version' versions
+	rule 'control file, scripts, library, META.json, Makefile and CHANGELOG agree on the version' versions
 	rule 'META.json has the keys that PGXN asks for' meta
 	rule 'every object of the SQL script has a comment' sql_comments
 	rule 'a SECURITY DEFINER function fixes its search_path' sql_definers
@@ -57,9 +57,20 @@ rule()
 
 versions()
 {
+	local file
+
 	[ -n "$version" ] || echo "epro_etl.control: no default_version"
 	[ -f "$script" ] || echo "$script: not there"
-	grep -qE "^DATA *=.*$script" Makefile || echo "Makefile: DATA does not name $script"
+	for file in sql/*.sql; do
+		grep -qE "^DATA *=.* ${file//./\\.}( |$)" Makefile || echo "Makefile: DATA does not name $file"
+	done
+	grep -qF "#define EPRO_VERSION \"$version\"" src/words/compat.h || echo "src/words/compat.h: EPRO_VERSION is not $version"
+	# from each version there is a way to this one
+	for file in sql/epro_etl--*.sql; do
+		file=${file#sql/epro_etl--}
+		file=${file%.sql}
+		[[ $file == *--* || $file == "$version" ]] || compgen -G "sql/epro_etl--$file--*.sql" >/dev/null || echo "sql: no script updates from $file"
+	done
 	grep -qE "^## \[?${version//./\\.}\]?( |$)" CHANGELOG.md || echo "CHANGELOG.md: no heading for $version"
 	version=$version script=$script perl -MJSON::PP -0777 -ne '
 		my $m = decode_json($_);

@@ -5,6 +5,9 @@
 #
 #   bash test/sqlcheck.sh [SCRIPT...]    by default all in sql/
 #
+# A script with two versions in its name is one for ALTER EXTENSION UPDATE: there
+# may be members to replace, and what others were granted must stay as it is.
+#
 # It reads text, as pgspot does, and builds nothing; the server's own account of
 # what was made is test/pgtap's. Then each rule is given something that it has
 # to refuse, and one that it must let pass: a rule that finds nothing in there
@@ -158,13 +161,28 @@ breaches()
 				}
 			}
 			elsif ($rule eq "revoked") {
+				$last{"TYPE $1"} = $n if $s =~ /^CREATE (?:TYPE|DOMAIN) (\S+)/i;
+				$revoked{"TYPE $1"} = $n if $s =~ /^REVOKE ALL ON (?:TYPE|DOMAIN) (\S+) FROM PUBLIC$/i;
+				$say->("given to PUBLIC") if $s =~ /^(?:GRANT|ALTER DEFAULT PRIVILEGES)\b.*\bTO\b.*\bPUBLIC\b/i;
+				if ($is_update) {
+					# a REVOKE makes all privileges that there are the initial ones, those of others too: no dump has them then
+					$say->("what others were granted would become the extension\x27s own") if $s =~ /^(?:GRANT|REVOKE)\b.*\bON ALL \w+ IN SCHEMA\b/i;
+					my ($table) = $s =~ /^CREATE (?:UNLOGGED |FOREIGN |MATERIALIZED )*(?:TABLE|VIEW) (\S+)/i;
+					$last{"ROUTINE $is_routine"} = $n if $is_routine && $s !~ /^CREATE OR REPLACE/i;
+					$last{"TABLE $table"} = $n if $table;
+					while ($table && $s =~ /(?:[(,]) ?(\w+) \w+ GENERATED (?:ALWAYS|BY DEFAULT) AS IDENTITY/gi) { $last{"SEQUENCE ${table}_$1_seq"} = $n; }
+					if ($s =~ /^REVOKE ALL ON (TABLE|SEQUENCE|FUNCTION|PROCEDURE|ROUTINE) (.*) FROM PUBLIC$/i) {
+						my ($kind, $list) = (uc $1, $2);
+						$kind =~ s/FUNCTION|PROCEDURE/ROUTINE/;
+						$list =~ s/\([^)]*\)//g;
+						$revoked{"$kind $_"} = $n for split / ?, ?/, $list;
+					}
+					next;
+				}
 				$last{ROUTINES} = $n if $is_routine;
 				$last{TABLES} = $n if $s =~ /^CREATE (?:UNLOGGED |FOREIGN |MATERIALIZED )*(?:TABLE|VIEW)\b/i;
 				$last{SEQUENCES} = $n if $s =~ /^CREATE SEQUENCE\b|\bAS IDENTITY\b|\b(?:big|small)?serial\b/i;
-				$last{"TYPE $1"} = $n if $s =~ /^CREATE (?:TYPE|DOMAIN) (\S+)/i;
 				$revoked{uc $1} = $n if $s =~ /^REVOKE ALL ON ALL (\w+) IN SCHEMA epro_etl FROM PUBLIC$/i;
-				$revoked{"TYPE $1"} = $n if $s =~ /^REVOKE ALL ON (?:TYPE|DOMAIN) (\S+) FROM PUBLIC$/i;
-				$say->("given to PUBLIC") if $s =~ /^(?:GRANT|ALTER DEFAULT PRIVILEGES)\b.*\bTO\b.*\bPUBLIC\b/i;
 			}
 			elsif ($rule eq "commented") {
 				if ($s =~ /^CREATE (?:OR REPLACE )?(?:UNLOGGED |FOREIGN |MATERIALIZED )*(TABLE|VIEW|FUNCTION|PROCEDURE|AGGREGATE|TYPE|DOMAIN|SEQUENCE|SCHEMA) ([\w.]+)/i) {
@@ -237,6 +255,14 @@ plants()
 	plant revoked refused "CREATE DOMAIN epro_etl.d AS text"
 	plant revoked refused "GRANT SELECT ON epro_etl.t TO PUBLIC"
 	plant revoked passes "CREATE FUNCTION epro_etl.f() RETURNS int LANGUAGE sql RETURN 1; REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC"
+	plant_update revoked refused "CREATE FUNCTION epro_etl.f() RETURNS int LANGUAGE sql RETURN 1"
+	plant_update revoked refused "CREATE FUNCTION epro_etl.f() RETURNS int LANGUAGE sql RETURN 1; REVOKE ALL ON ALL ROUTINES IN SCHEMA epro_etl FROM PUBLIC"
+	plant_update revoked refused "REVOKE ALL ON FUNCTION epro_etl.f() FROM PUBLIC; CREATE FUNCTION epro_etl.f() RETURNS int LANGUAGE sql RETURN 1"
+	plant_update revoked refused "CREATE TABLE epro_etl.t (a bigint GENERATED ALWAYS AS IDENTITY); REVOKE ALL ON TABLE epro_etl.t FROM PUBLIC"
+	plant_update revoked passes "CREATE TABLE epro_etl.t (b int, a bigint GENERATED ALWAYS AS IDENTITY); REVOKE ALL ON TABLE epro_etl.s, epro_etl.t FROM PUBLIC; REVOKE ALL ON SEQUENCE epro_etl.t_a_seq FROM PUBLIC"
+	plant_update revoked passes "CREATE FUNCTION epro_etl.f(a int, b text) RETURNS int LANGUAGE sql RETURN 1; REVOKE ALL ON FUNCTION epro_etl.g(), epro_etl.f(int, text) FROM PUBLIC"
+	plant_update adopts passes "CREATE OR REPLACE FUNCTION epro_etl.f() RETURNS int LANGUAGE sql RETURN 1"
+	plant_update adopts refused "CREATE TABLE IF NOT EXISTS epro_etl.t (a int)"
 	plant commented refused "CREATE TABLE epro_etl.t (a int)"
 	plant commented refused "CREATE FUNCTION epro_etl.f(int) RETURNS int LANGUAGE sql RETURN 1; CREATE FUNCTION epro_etl.f(text) RETURNS int LANGUAGE sql RETURN 1; COMMENT ON FUNCTION epro_etl.f(int) IS 'x'"
 	plant commented refused "CREATE DOMAIN epro_etl.d AS text; COMMENT ON DOMAIN epro_etl.d IS NULL"
@@ -250,10 +276,11 @@ plants()
 # plant RULE refused|passes TEXT
 plant()
 {
-	local rule=$1 what=$2 found
+	local rule=$1 what=$2 found planted
 
-	planted=${planted:-$(mktemp)}
-	trap 'rm -f "$planted"' EXIT
+	folder=${folder:-$(mktemp -d)}
+	trap 'rm -rf "$folder"' EXIT
+	planted=$folder/planted${4:-}.sql
 	printf '%s;\n' "$3" >"$planted"
 	found=$(breaches "$rule" "$planted" 2>&1) || found="the check itself failed: $found"
 	if [ "$what" = refused ]; then
@@ -261,6 +288,11 @@ plant()
 	else
 		tell "$rule lets pass: ${3:0:90}" "$found"
 	fi
+}
+
+plant_update()
+{
+	plant "$1" "$2" "$3" --1--2
 }
 
 main "$@"

@@ -17,6 +17,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_extension.h"
 #include "effects/effects.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -28,6 +29,8 @@
 
 static const char canceled_by_others[] = "ProcessInterrupts()";
 
+pg_attribute_noreturn() static void refuse_missing(const char *name);
+static char *installed_version(void);
 static void free_plan(void *plan);
 static const char *text_of_condition(int sqlstate);
 static bool name_exists(Oid catalog, Oid index, AttrNumber column,
@@ -61,7 +64,7 @@ owner_end(OwnerScope *scope)
 	SetUserIdAndSecContext(scope->user, scope->context);
 }
 
-/* An own table's OID; raises an error when the extension was dropped. */
+/* An own table's OID; raises an error when the extension was dropped, or not updated. */
 Oid
 own_relation(const char *name)
 {
@@ -69,11 +72,52 @@ own_relation(const char *name)
 	Oid			relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
 
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"epro_etl.%s\" does not exist", name),
-				 errhint("The extension was dropped or damaged; see CREATE EXTENSION epro_etl.")));
+		refuse_missing(name);
 	return relid;
+}
+
+/* A new library is there for all databases at once, each of which is then to be updated. */
+static void
+refuse_missing(const char *name)
+{
+	char	   *version = installed_version();
+
+	if (version != NULL && strcmp(version, EPRO_VERSION) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"epro_etl\" is of version %s in this database, and its library of version %s",
+						version, EPRO_VERSION),
+				 errhint("Run ALTER EXTENSION epro_etl UPDATE.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("relation \"epro_etl.%s\" does not exist", name),
+			 errhint("The extension was dropped or damaged; see CREATE EXTENSION epro_etl.")));
+}
+
+/* The version of the extension's objects here; NULL: it is not installed. */
+static char *
+installed_version(void)
+{
+	Relation	extensions = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *version = NULL;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum("epro_etl"));
+	scan = systable_beginscan(extensions, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(extensions), &isnull);
+
+		if (!isnull)
+			version = TextDatumGetCString(value);
+	}
+	systable_endscan(scan);
+	table_close(extensions, AccessShareLock);
+	return version;
 }
 
 /* A relation's name, qualified and quoted; NULL when there is none. */

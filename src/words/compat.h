@@ -164,9 +164,12 @@ typedef char EproBase64Byte;
 #define EPRO_TRANSACTION_TIMEOUT STATEMENT_TIMEOUT
 #endif
 
+/* Of the library, and of the objects that it goes with; see epro_etl.control. */
+#define EPRO_VERSION "0.2.0"
+
 /* A module tells its name and version since 18. */
 #if PG_VERSION_NUM >= 180000
-#define EPRO_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "epro_etl", .version = "0.1.0")
+#define EPRO_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "epro_etl", .version = EPRO_VERSION)
 #else
 #define EPRO_MODULE_MAGIC PG_MODULE_MAGIC
 #endif

@@ -134,12 +134,13 @@ BEGIN
 END $$;
 SQL
 
-# A started server with the extension in its database "postgres". Takes
-# settings as lines; the key file is there.
+# A started server with the extension in its database "postgres", unless
+# extension => 0. Takes settings as lines; the key file is there. install_path
+# names another version's folder.
 sub create_node
 {
 	my ($name, %args) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, $args{install_path} ? (install_path => $args{install_path}) : ());
 
 	$node->init(%{ $args{init} || {} }, extra => [ '-E', 'UTF8', '--locale', 'C' ]);
 	my $key = key_file($node, 'pseudonym.key', 'k' x 32);
@@ -156,7 +157,7 @@ epro_etl.batch_size = 50
 CONF
 	$node->append_conf('postgresql.conf', $args{conf}) if $args{conf};
 	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION epro_etl');
+	$node->safe_psql('postgres', 'CREATE EXTENSION epro_etl') unless defined $args{extension} && !$args{extension};
 	return $node;
 }
 
@@ -173,14 +174,16 @@ sub key_file
 	return $path;
 }
 
-# Staging, a form, a pipeline "mood" with one sink, and the test's own tables.
-# By default the sink has the gates' trigger; gates => 0 leaves it plain.
+# Staging, a form, a pipeline "mood" with one sink, and the test's own tables, in
+# the database "postgres" or the one that dbname names. By default the sink has
+# the gates' trigger; gates => 0 leaves it plain.
 sub create_fixture
 {
 	my ($node, %args) = @_;
+	my $database = $args{dbname} || 'postgres';
 
 	$node->safe_psql(
-		'postgres', $fixture . <<'SQL');
+		$database, $fixture . <<'SQL');
 SELECT epro_etl.register_form('MOOD', '{"type": "object", "required": ["mood01"], "properties": {
     "mood01": {"type": "integer", "minimum": 0, "maximum": 3},
     "mood02": {"type": "integer"},
@@ -188,7 +191,7 @@ SELECT epro_etl.register_form('MOOD', '{"type": "object", "required": ["mood01"]
 SELECT epro_etl.create_pipeline('mood', 'staging', '{"id": "response_id"}');
 SELECT epro_etl.create_sink('mood', 'MOOD', 'mood_sink');
 SQL
-	$node->safe_psql('postgres',
+	$node->safe_psql($database,
 		'CREATE TRIGGER at_gate BEFORE INSERT ON mood_sink FOR EACH ROW EXECUTE FUNCTION at_gate()')
 	  unless defined $args{gates} && !$args{gates};
 	return;
