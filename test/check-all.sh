@@ -455,8 +455,10 @@ tap_logs()
 	for name in $(sed -nE 's|^.*/([^/ ]+)\.pl +\(Wstat: .*|\1|p' "$WORK/tap.log" | sort -u); do
 		for log in "$WORK"/tap/tmp_check/log/regress_log_"$name" "$WORK"/tap/tmp_check/log/"$name"_*.log; do
 			[ -s "$log" ] || continue
-			echo "--- what failed, in $(basename "$log"):"
-			grep -n -m 5 -B 20 -A 12 ' not ok ' "$log" || true
+			if grep -q ' not ok ' "$log"; then
+				echo "--- what failed, in $(basename "$log"):"
+				grep -n -m 5 -B 20 -A 12 ' not ok ' "$log"
+			fi
 			echo "--- the end of $(basename "$log"):"
 			tail -n 40 "$log"
 		done
