@@ -206,7 +206,7 @@ cluster_stop()
 		cluster_log_tail "$name"
 		return 1
 	}
-	if grep -nE 'PANIC:|TRAP:|was terminated by signal|terminating any other active server processes' "$log"; then
+	if grep -nE 'PANIC:|TRAP:|\(PID [0-9]+\) was terminated by signal|terminating any other active server processes' "$log"; then
 		echo "a server process crashed (the log of cluster $name, above)" >&2
 		return 1
 	fi

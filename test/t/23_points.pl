@@ -557,7 +557,14 @@ SQL
 		$node->safe_psql('far', 'TRUNCATE mood_far');
 		$look->query(q{SELECT epro_etl.remove_sink('mood', 'MOOD', 'mood_far') FROM epro_etl.sink WHERE target = 'mood_far'::regclass});
 		$look->query(qq{SELECT epro_etl.add_sink('mood', 'MOOD', 'mood_far', condition => 'mood01 >= 2', on_duplicate => 'ignore', required => $required)});
-		ok(one_case('far', "error 1 at $name", $name, { %away, %{ $ways{$name} }, "$name.error.1" => 'EP999' }), "far: somebody gets to $name");
+		# the sink goes away with the second chunk, and all may be in the first
+		my $reached = 0;
+		for (1 .. 3)
+		{
+			$reached = one_case('far', "error 1 at $name", $name, { %away, %{ $ways{$name} }, "$name.error.1" => 'EP999' }) and last;
+			$node->safe_psql('far', 'TRUNCATE mood_far');
+		}
+		ok($reached, "far: somebody gets to $name");
 		is($look->query(q{SELECT s.source_id FROM mood_sink s FULL JOIN (SELECT source_id FROM mood_far UNION ALL SELECT ("row"->>'source_id')::bigint FROM epro_etl.outbox) f USING (source_id)
 			WHERE s.mood01 >= 2 AND f.source_id IS NULL OR s.source_id IS NULL}), '', "far, $name: all that is for the other server is there, or waits to be");
 	}
