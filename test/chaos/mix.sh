@@ -19,7 +19,7 @@ trap 'rm -rf "$work"' EXIT
 minutes=${MINUTES:-${EPRO_MIX_MINUTES:-10}}
 each=$(awk -v m="$minutes" 'BEGIN { print m / 2 }')
 seed=${SEED:-${EPRO_MIX_SEED:-$(awk 'BEGIN { srand(); print int(rand() * 1000000) }')}}
-rows=${EPRO_MIX_ROWS:-$(awk -v m="$each" 'BEGIN { print int(20000 * (m < 1 ? 1 : m)) }')}
+rows=${EPRO_MIX_ROWS:-$(awk -v m="$each" 'BEGIN { print int(10000 * (m < 2 ? 2 : m)) }')}
 
 echo "make chaos MINUTES=$minutes SEED=$seed"
 status=0
