@@ -120,7 +120,8 @@ $far->start unless $far_is_up;
 $node->stop('immediate');
 $node->start;
 $look = reach($node);
-$end = time() + $EproTest::PATIENCE;
+# the writers may be behind, the more the longer it took
+$end = time() + $EproTest::PATIENCE + $minutes * 20;
 while (time() < $end)
 {
 	go_on_writing();
