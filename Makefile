@@ -147,7 +147,7 @@ bench-deid:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/bench/deid.sh
 
 chaos:
-	@PG_CONFIG='$(PG_CONFIG)' MINUTES='$(MINUTES)' SEED='$(SEED)' bash test/chaos/mix.sh
+	@PG_CONFIG='$(PG_CONFIG)' MINUTES='$(MINUTES)' SEED='$(SEED)' bash test/check-all.sh chaos
 
 check-points:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh points

@@ -427,8 +427,9 @@ suite_tap()
 	as_server_user mkdir "$WORK/tap" "$WORK/tap/tmp_check"
 	# These tests make servers of their own.
 	unset PGHOST PGUSER PGDATABASE
+	# The two mixes have five minutes in sum; test/chaos/mix.sh gives them more.
 	logged tap as_server_user sh -c 'cd "$1" && shift && exec "$@"' sh "$TREE/test" \
-		env TMPDIR="$WORK" TESTDIR="$WORK/tap" TESTDATADIR="$WORK/tap/tmp_check" TESTLOGDIR="$WORK/tap/tmp_check/log" \
+		env EPRO_MIX_MINUTES="${EPRO_MIX_MINUTES:-2.5}" TMPDIR="$WORK" TESTDIR="$WORK/tap" TESTDATADIR="$WORK/tap/tmp_check" TESTLOGDIR="$WORK/tap/tmp_check/log" \
 		PG_TEST_PORT_DIR="$WORK/tap/portlock" PGPORT=65432 \
 		PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
 		prove -j 2 -I "$PGXS_SRC/test/perl" -I "$TREE/test" -I "$TREE/test/t" "$TREE"/test/t/*.pl
@@ -445,6 +446,15 @@ suite_points()
 	unset PGHOST PGUSER PGDATABASE
 	logged points as_server_user env TMPDIR="$WORK" PG_CONFIG="$PG_CONFIG" bash "$TREE/test/points.sh"
 	count_prove points 1
+}
+
+# The two mixes in their long form: make chaos, which see.
+suite_chaos()
+{
+	needs_build chaos || return 0
+	unset PGHOST PGUSER PGDATABASE
+	logged chaos as_server_user env TMPDIR="$WORK" PG_CONFIG="$PG_CONFIG" sh "$TREE/test/chaos/mix.sh"
+	count_prove chaos 2
 }
 
 # The logs of the files that failed: the test's own and its servers'.

@@ -5,14 +5,14 @@
 #
 # Run it as a user that may start servers. PG_CONFIG names the PostgreSQL to copy;
 # EPRO_POINTS_ONLY=NAME,NAME tries these points alone, EPRO_POINTS_TURNS=N (2)
-# raises each error at its first N hits.
+# raises each error at its first N hits. EPRO_KEEP=1 leaves servers' folders and logs.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 pg_config=${PG_CONFIG:-pg_config}
 pgxs_src=$(cd "$(dirname "$("$pg_config" --pgxs)")/.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/epro_points.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap '[ -n "${EPRO_KEEP:-}" ] && echo "kept: $work" || rm -rf "$work"' EXIT
 
 # PostgreSQL finds its other folders by the way from the one of its programs.
 mkdir -p "$work/tree" "$work/tap/tmp_check"
