@@ -6,7 +6,8 @@
 #   make check-all            every suite on throwaway servers
 #   make check-versions       every suite on PostgreSQL 17 and 18, in Debian's later releases (root)
 #   make check-cassert        the suites with a server on one with assertions, built from source
-#   make check-sanitize       the suites that need a server, the extension under address and undefined sanitizers
+#   make check-sanitize       likewise, server and extension under address and undefined sanitizers
+#   make check-valgrind       pg_regress under valgrind's memcheck, which is slow
 #   make bench                the race against a set-based statement and the bare move
 #   make bench-claims         a claimed row behind dead rows, among locked ones, and under a held snapshot
 #   make bench-empty          what a run costs before its first row
@@ -89,7 +90,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-cassert check-sanitize check-points check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-cassert check-sanitize check-valgrind check-points check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
@@ -98,10 +99,13 @@ check-all:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh
 
 check-sanitize:
-	@PG_CONFIG='$(PG_CONFIG)' bash test/checked/sanitize.sh
+	@PG_CONFIG='$(PG_CONFIG)' bash test/checked/check.sh sanitize
 
 check-cassert:
-	@PG_CONFIG='$(PG_CONFIG)' bash test/checked/cassert.sh
+	@PG_CONFIG='$(PG_CONFIG)' bash test/checked/check.sh cassert
+
+check-valgrind:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/checked/check.sh valgrind
 
 check-versions:
 	@bash test/versions/check.sh

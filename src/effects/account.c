@@ -58,7 +58,6 @@ static void record_run(const char *action, int64 run_id);
 static void record_superseded(int64 run_id, const Sink *sink, int n, const uint64 *sum);
 static void add_to_sum(uint64 *sum, int64 superseded_id, int64 run_id, const Sink *sink,
 					   const Superseded *row, TimestampTz at);
-static const char *name_of_role(Oid role);
 static void execute(const char *command, int nargs, Oid *types, Datum *values,
 					const char *nulls, int expected);
 static Datum text_or_null(const char *text, char *null);
@@ -407,8 +406,7 @@ account_facts(int64 run_id, bool at_end, bool read_only)
 						   " 'stream', l.stream, 'workers', l.workers, 'batch_size', l.batch_size, 'key_version', l.key_version, 'versions', l.versions))"
 						   " FROM epro_etl.run_ledger l WHERE l.run_id = $1",
 						   lengthof(types), types);
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+		plan = plan_keep(plan, TopMemoryContext);
 		plans[at_end] = plan;
 	}
 	if (SPI_execute_plan(plan, values, NULL, read_only, 0) != SPI_OK_SELECT)
@@ -540,13 +538,10 @@ record_superseded(int64 run_id, const Sink *sink, int n, const uint64 *sum)
 	for (int lane = 0; lane < SUM_LANES; lane++)
 		appendStringInfo(&text, "%s" INT64_FORMAT, lane > 0 ? ", " : "", (int64) sum[lane]);
 	appendStringInfoString(&text, "]}");
-	record.session_user_name = name_of_role(GetSessionUserId());
-	record.current_user_name = name_of_role(GetUserId());
+	audit_caller(&record);
 	record.action = "overwrite";
 	record.object = "superseded";
 	record.new_value = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)));
-	record.reason = context_get("reason");
-	record.context = context_values();
 	audit_append(&record);
 }
 
@@ -578,15 +573,6 @@ add_to_sum(uint64 *sum, int64 superseded_id, int64 run_id, const Sink *sink,
 		memcpy(&part, &digest.result[lane * sizeof(part)], sizeof(part));
 		sum[lane] += pg_ntoh64(part);
 	}
-}
-
-/* A role may have been dropped while it was at work. */
-static const char *
-name_of_role(Oid role)
-{
-	char	   *name = GetUserNameFromId(role, true);
-
-	return name ? name : psprintf("unknown (OID=%u)", role);
 }
 
 static void

@@ -87,6 +87,7 @@ typedef struct Head
 /* the slot that this process has had last; it is likely to be free */
 static int	last_slot = 1;
 
+static const char *name_of_role(Oid role);
 static int	take_slot(void);
 static bool try_slot(int slot);
 static void find_head(Relation writers, int slot, Head *head);
@@ -101,6 +102,19 @@ static Datum hash_datum(const uint8 *hash);
 static char *hex_of(const uint8 *hash);
 static char *value_in(Jsonb *object, const char *key);
 static void digest_bytes(AuditDigest *digest, const void *data, size_t n);
+
+/*
+ * Sets what the session knows of the one who acts: both roles, and the request's
+ * reason and values.
+ */
+void
+audit_caller(AuditRecord *record)
+{
+	record->session_user_name = name_of_role(GetSessionUserId());
+	record->current_user_name = name_of_role(GetUserId());
+	record->reason = context_get("reason");
+	record->context = context_values();
+}
 
 /*
  * Appends a record, in the transaction at hand, which it becomes visible and
@@ -129,6 +143,15 @@ audit_append(const AuditRecord *record)
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(memory);
+}
+
+/* A role can be dropped while a session still acts as it. */
+static const char *
+name_of_role(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	return name ? name : psprintf("unknown (OID=%u)", role);
 }
 
 /* The own slot if it is free, else the first that is; held to the transaction's end. */

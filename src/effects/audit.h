@@ -25,6 +25,7 @@ typedef struct AuditRecord
 	Jsonb	   *context;		/* request values; the actor is among them */
 } AuditRecord;
 
+extern void audit_caller(AuditRecord *record);
 extern void audit_append(const AuditRecord *record);
 
 /* A digest over texts, each with its length before it: see audit_bytes() in SQL. */

@@ -36,6 +36,7 @@ typedef struct Registry
 	int			channel_tranche;	/* of the locks of all channels; immutable */
 	ConditionVariable changed;	/* the state of some stream */
 	PGPROC	   *launcher;		/* NULL: none.  Under lock */
+	Oid			started;		/* where the last starter did its work.  Under lock */
 	uint32		handles[MOST_RUNS]; /* of segments; 0: free.  Under lock */
 	StreamEntry streams[MOST_STREAMS];
 } Registry;
@@ -448,6 +449,28 @@ registry_launcher(PGPROC *launcher)
 	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
 	registry->launcher = launcher;
 	LWLockRelease(&registry->lock);
+}
+
+/* Says that the streams of a database have been entered; InvalidOid: nobody says so yet. */
+void
+registry_started(Oid database)
+{
+	registry_attach();
+	LWLockAcquire(&registry->lock, LW_EXCLUSIVE);
+	registry->started = database;
+	LWLockRelease(&registry->lock);
+}
+
+bool
+registry_was_started(Oid database)
+{
+	bool		was;
+
+	registry_attach();
+	LWLockAcquire(&registry->lock, LW_SHARED);
+	was = registry->started == database;
+	LWLockRelease(&registry->lock);
+	return was;
 }
 
 static void

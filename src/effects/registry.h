@@ -98,5 +98,7 @@ extern TimestampTz registry_woken(int entry);
 extern void registry_wait(long timeout_ms);
 extern int	registry_tranche(void);
 extern void registry_launcher(PGPROC *launcher);
+extern void registry_started(Oid database);
+extern bool registry_was_started(Oid database);
 
 #endif							/* EPRO_ETL_REGISTRY_H */

@@ -289,16 +289,16 @@ append(const char *action, const char *object, Jsonb *old_value, Jsonb *new_valu
 	   const char *reason)
 {
 	AuditRecord record = {0};
-	char	   *requested = context_get("reason");
 
-	record.session_user_name = GetUserNameFromId(GetSessionUserId(), false);
+	audit_caller(&record);
+	/* a trigger's function acts as its owner */
 	record.current_user_name = who_calls();
 	record.action = action;
 	record.object = object;
 	record.old_value = old_value;
 	record.new_value = new_value;
-	record.reason = requested ? requested : reason;
-	record.context = context_values();
+	if (record.reason == NULL)
+		record.reason = reason;
 	audit_append(&record);
 }
 

@@ -318,13 +318,10 @@ record_step(const Target *target, int64 rows)
 					 target->version, rows);
 	escape_json(&text, target->name);
 	appendStringInfoChar(&text, '}');
-	record.session_user_name = GetUserNameFromId(GetSessionUserId(), false);
-	record.current_user_name = GetUserNameFromId(GetUserId(), false);
+	audit_caller(&record);
 	record.action = "repseudonymise";
 	record.object = "sink";
 	record.new_value = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data)));
-	record.reason = context_get("reason");
-	record.context = context_values();
 	audit_append(&record);
 }
 

@@ -7,7 +7,9 @@
  * or has started again after a crash) it sends a starter into each database,
  * one after another, which enters the streams that are to be up into the
  * registry.  From then on it starts a leader for each entry that is down, when
- * its pause is over, and forgets those whose database was dropped.
+ * its pause is over, and forgets those whose database was dropped.  A database
+ * whose starter did not come to its end gets another, after longer and longer
+ * pauses.
  */
 #include "postgres.h"
 
@@ -43,10 +45,15 @@
 /* how long a starter may take for its database */
 #define STARTER_MS 10000
 
+/* how long until a failed starter's next: doubling, up to a bound */
+#define STARTER_PAUSE_MS 10000
+#define STARTER_LONGEST_PAUSE_MS 600000
+
 /* how long to wait for a place for a background worker */
 #define NO_PLACE_MS 5000
 
-static void send_starters(void);
+static List *send_starters(List *databases);
+static bool send_starter(Oid database);
 static List *list_databases(void);
 static TimestampTz start_what_is_down(void);
 static bool start_leader(int entry, int64 pipeline_id);
@@ -76,17 +83,33 @@ launcher_request(void)
 void
 epro_etl_launcher_main(Datum arg)
 {
+	int			pause = STARTER_PAUSE_MS;
+	TimestampTz again;
+	List	   *databases;		/* those whose starter failed */
+
 	session_open("epro_etl launcher");
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname("epro_etl launcher");
 	registry_launcher(MyProc);
 	before_shmem_exit(leave_at_exit, (Datum) 0);
 
-	send_starters();
+	databases = send_starters(list_databases());
+	again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 	for (;;)
 	{
 		TimestampTz next = start_what_is_down();
 
+		if (databases != NIL)
+		{
+			if (GetCurrentTimestamp() >= again)
+			{
+				databases = send_starters(databases);
+				pause = Min(pause * 2, STARTER_LONGEST_PAUSE_MS);
+				again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+				continue;
+			}
+			next = next == 0 ? again : Min(next, again);
+		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (next != 0 ? WL_TIMEOUT : 0),
 						 next != 0 ? TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next) + 1 : -1,
 						 PG_WAIT_EXTENSION);
@@ -108,43 +131,56 @@ epro_etl_starter_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	pgstat_report_appname("epro_etl starter");
 	enter_streams();
+	registry_started(MyDatabaseId);
 	proc_exit(0);
 }
 
-/* One database after another: a starter needs a background worker for a moment. */
-static void
-send_starters(void)
+/* Frees the list, and returns a new one of those where it has to be done again. */
+static List *
+send_starters(List *databases)
 {
-	List	   *databases = list_databases();
+	List	   *failed = NIL;
 	ListCell   *cell;
 
 	foreach(cell, databases)
 	{
-		Crew		crew;
-		TimestampTz began;
-
-		crew_init(&crew, 1);
-		while (!crew_register(&crew, "epro_etl_starter_main", "epro_etl starter", "epro_etl starter",
-							  ObjectIdGetDatum(lfirst_oid(cell))))
-		{
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 NO_PLACE_MS, PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
-		began = GetCurrentTimestamp();
-		while (!crew_all_ended(&crew))
-		{
-			/* one that waits for a lock must not hold up the other databases */
-			if (TimestampDifferenceExceeds(began, GetCurrentTimestamp(), STARTER_MS))
-				(void) crew_end(&crew);
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 STARTER_MS, PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
-		crew_forget(&crew);
+		if (!send_starter(lfirst_oid(cell)) && database_exists(lfirst_oid(cell)))
+			failed = lappend_oid(failed, lfirst_oid(cell));
 	}
+	list_free(databases);
+	return failed;
+}
+
+/* One after another, since each needs a background worker for a moment; has it done its work? */
+static bool
+send_starter(Oid database)
+{
+	Crew		crew;
+	TimestampTz began;
+
+	registry_started(InvalidOid);
+	crew_init(&crew, 1);
+	while (!crew_register(&crew, "epro_etl_starter_main", "epro_etl starter", "epro_etl starter",
+						  ObjectIdGetDatum(database)))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 NO_PLACE_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	began = GetCurrentTimestamp();
+	while (!crew_all_ended(&crew))
+	{
+		/* one that waits for a lock must not hold up the other databases */
+		if (TimestampDifferenceExceeds(began, GetCurrentTimestamp(), STARTER_MS))
+			(void) crew_end(&crew);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 STARTER_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	crew_forget(&crew);
+	return registry_was_started(database);
 }
 
 /* Those that one may connect to. */

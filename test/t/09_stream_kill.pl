@@ -32,7 +32,7 @@ if (!@ARGV || grep { $_ eq 'preloaded' } @ARGV)
 	$preloaded = 1;
 	$look = observer($node);
 	$one = EproTest::Psql->new($node);
-	foreach my $part (\&signalled, \&killed, \&shut_down)
+	foreach my $part (\&signalled, \&killed, \&shut_down, \&starter_ends)
 	{
 		$part->();
 	}
@@ -297,6 +297,36 @@ sub no_workers
 	$node->restart;
 	$look = observer($node);
 	$one = EproTest::Psql->new($node);
+	return;
+}
+
+# What looks for streams when the server starts is ended before it has: another comes.
+sub starter_ends
+{
+	my $name = 'a starter is terminated';
+
+	restage($look);
+	$_->close foreach ($look, $one);
+	$node->append_conf('postgresql.conf', "max_prepared_transactions = 1\n");
+	$node->restart;
+	$look = observer($node);
+	$one = EproTest::Psql->new($node);
+	start_stream($one, $to_all);
+	$look->query(q{BEGIN; LOCK TABLE epro_etl.stream; PREPARE TRANSACTION 'held'});
+	$_->close foreach ($look, $one);
+	$node->restart;
+	$look = observer($node);
+	$one = EproTest::Psql->new($node);
+	my $waits = q{FROM pg_stat_activity WHERE backend_type = 'epro_etl starter' AND datname = 'postgres' AND wait_event_type = 'Lock'};
+	ok(until_true($look, "SELECT count(*) $waits", 1), "$name: it waited for a lock");
+	is($look->query("SELECT pg_terminate_backend(pid, 10000) $waits"), 't', "$name: it is gone");
+	is($look->query('SELECT count(*) FROM epro_etl.stream_status()'), 0, "$name: no stream");
+	$look->query(q{ROLLBACK PREPARED 'held'});
+	ok(await_stream($look, q{state = 'running' AND workers = workers_wanted}), "$name: another has brought the stream back");
+	stage($look, 1, 100, 7);
+	ok(await_arrived($look, 100), "$name: all arrives");
+	stop_stream_ok($one, $name);
+	oracle_ok($look, $name);
 	return;
 }
 
