@@ -17,6 +17,7 @@
 #   make bench-race           the race of test/bench/race.sh; needs ../shared/bench
 #   make bench-memory         a worker's memory over the rows (see test/bench/memory.sh)
 #   make chaos                the mixes of batches and of streams, their long form: MINUTES=n SEED=s (see test/chaos/mix.sh)
+#   make check-planted        bugs put into copies of the sources: is each of them noticed? (see test/planted/check.sh)
 #   make check-points         an error at every named point of the code (see test/points.sh)
 #   make bench-stream         a stream's latency, and what workers do for a slow stage
 #   make bench-stop           from a cancel to the caller's error, with four workers busy
@@ -90,7 +91,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-cassert check-sanitize check-valgrind check-points check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-cassert check-sanitize check-valgrind check-planted check-points check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
@@ -152,6 +153,9 @@ bench-deid:
 
 chaos:
 	@PG_CONFIG='$(PG_CONFIG)' MINUTES='$(MINUTES)' SEED='$(SEED)' bash test/check-all.sh chaos
+
+check-planted:
+	@PG_CONFIG='$(PG_CONFIG)' bash test/planted/check.sh
 
 check-points:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/check-all.sh points

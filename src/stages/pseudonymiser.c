@@ -202,6 +202,9 @@ pseudonymise(Pseudonymiser *pseudonymiser, bool shifts, Response *response)
 	}
 	/* only whether it is blank is asked above: the identifier stays as it is */
 	subject = response->subject;
+	/* no study: nothing is copied then, but from somewhere */
+	if (study.data == NULL)
+		study.data = "";
 
 	if (study.len + subject.len > CACHED_LENGTH)
 	{

@@ -27,7 +27,7 @@ set -euo pipefail
 
 way=${1:-}
 mirror=${EPRO_MIRROR:-http://deb.debian.org/debian}
-contrib=(postgres_fdw dblink pg_stat_statements auto_explain)
+contrib=(amcheck auto_explain dblink pg_stat_statements postgres_fdw)
 good=0
 bad=0
 

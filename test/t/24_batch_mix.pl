@@ -221,6 +221,7 @@ is($look->query(q{SELECT count(*) FROM epro_etl.run_history WHERE status = 'runn
 is($look->query(q{SELECT status FROM epro_etl.run('mood', workers => 4)}), 'succeeded', 'a last run');
 is($look->query('SELECT count(*) FROM staging'), 0, 'all has left staging');
 is(look(), '', "seed $seed: the oracle, at the end");
+is($look->query(q{SELECT * FROM index_errors('{mood_sink,mood_latest}')}), '', 'every row is in every index');
 is(survivors($look), 0, 'no worker is left');
 is($look->query(q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'}), 0, 'no lock is left');
 diag('done: ' . join ', ', map { "$_ $done{$_}" } sort keys %done);

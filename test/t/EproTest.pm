@@ -81,6 +81,25 @@ CREATE FUNCTION stage(first bigint, last bigint, bad int DEFAULT 0) RETURNS void
     INSERT INTO put_in (response_id, payload) SELECT response_id, payload FROM made;
 $$;
 
+-- Rows are written past the executor: is each in all indexes of its table, those of
+-- the sinks and our own?
+CREATE EXTENSION amcheck;
+CREATE FUNCTION index_errors(sinks text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    index regclass;
+BEGIN
+    FOR index IN SELECT i.indexrelid
+                 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am a ON a.oid = c.relam
+                 WHERE a.amname = 'btree' AND c.relkind = 'i' AND i.indisvalid
+                   AND (t.oid IN (SELECT to_regclass(s) FROM unnest(sinks) s) OR t.relnamespace = 'epro_etl'::regnamespace) LOOP
+        BEGIN
+            PERFORM bt_index_check(index, true);
+        EXCEPTION WHEN index_corrupted OR data_corrupted THEN
+            RETURN NEXT SQLERRM;
+        END;
+    END LOOP;
+END $$;
+
 -- Says what is wrong, a line a thing; nothing when all is well: whatever was
 -- put in is in exactly one place, once, and the ledger says what the tables say.
 CREATE FUNCTION oracle(sources text[], sinks text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -129,6 +148,7 @@ BEGIN
           AND NOT EXISTS (SELECT FROM epro_etl.quarantine q WHERE q.run_id = f.run_id
                             AND q.source_id IS NOT DISTINCT FROM f.source_id)
         LIMIT 10;
+    RETURN QUERY SELECT * FROM index_errors(sinks);
     RETURN QUERY
         SELECT format('run %s is still going on', run_id) FROM epro_etl.run_history WHERE status = 'running';
 END $$;

@@ -1,0 +1,168 @@
+#!/usr/bin/env bash
+#
+# Do the tests see anything? Puts one bug after another into a copy of the sources,
+# each of a kind that a review could miss, builds that into a copy of PostgreSQL and
+# runs the test that is to catch it. A bug that nobody notices is a failure here.
+#
+#   bash test/planted/check.sh [BUG...]    claim store account channel clean_up without one
+#
+# The last line counts: a bug that was caught has passed.
+set -euo pipefail
+# shellcheck source=test/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+# ---- the bugs ----
+
+# A row that another session has changed or taken meanwhile is loaded all the same.
+bug_claim()
+{
+	plant src/effects/claim.c 'false) != TM_Ok)' 'false) == TM_BeingModified)'
+	run_test 24_batch_mix EPRO_MIX_SEED=11
+}
+
+# The last row of each full slice is in the table, but in none of its indexes.
+bug_store()
+{
+	# shellcheck disable=SC2016
+	plant src/effects/bulk.c 'for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();' 'for (int i = 0; i < n - (n == SLICE_ROWS); i++)
+		{
+			CHECK_FOR_INTERRUPTS();'
+	run_test 24_batch_mix EPRO_MIX_SEED=11
+}
+
+# What is rejected of a chunk goes into quarantine up to a number.
+bug_account()
+{
+	plant src/effects/account.c 'write_tuples("quarantine", tuples, nrejected);' 'write_tuples("quarantine", tuples, Min(nrejected, 12));'
+	run_test 24_batch_mix EPRO_MIX_SEED=11
+}
+
+# A process that dies while it waits takes the wake-up along that it was given.
+bug_channel()
+{
+	plant src/effects/channel.c 'ConditionVariableSignal(own);
+}' '(void) own;
+}'
+	run_unit
+}
+
+# A call that is canceled leaves its workers to themselves.
+bug_clean_up()
+{
+	plant src/processes/run.c 'stop(owned, late ? OUTCOME_TIMED_OUT : OUTCOME_CANCELED, geterrcode(),' 'if (late)
+			stop(owned, OUTCOME_TIMED_OUT, geterrcode(),'
+	run_test 03_cancel
+}
+
+# ---- how they are tried ----
+
+main()
+{
+	local bugs=("$@") bug
+
+	[ ${#bugs[@]} -gt 0 ] || bugs=(claim store account channel clean_up)
+	bash "$TOP/test/setup.sh" all
+	lib_open
+	good=0
+	bad=0
+	for bug in "${bugs[@]}"; do
+		if ! declare -F "bug_$bug" >/dev/null; then
+			echo "no bug \"$bug\"" >&2
+			exit 2
+		fi
+		echo
+		echo "== $bug =="
+		copy_all "$WORK/$bug"
+		caught=
+		"bug_$bug"
+		if [ -n "$caught" ]; then good=$((good + 1)); else bad=$((bad + 1)); fi
+		stop_servers
+		[ -n "${EPRO_KEEP:-}" ] || rm -rf "${WORK:?}/$bug"
+	done
+	echo
+	echo "planted: $good passed, $bad failed"
+	[ "$bad" -eq 0 ]
+}
+
+# copy_all FOLDER: of PostgreSQL, which finds its other folders by the way from
+# its programs, and of the sources.
+copy_all()
+{
+	local part from
+
+	here=$1
+	as_server_user mkdir -p "$here/tree" "$here/tap/tmp_check"
+	for part in bindir pkglibdir sharedir includedir-server; do
+		from=$("$PG_CONFIG" "--$part")
+		as_server_user mkdir -p "$here/pg$from"
+		as_server_user cp -R "$from/." "$here/pg$from"
+	done
+	copy=$here/pg$PGBIN
+	if [ "$("$copy/pg_config" --bindir)" != "$copy" ]; then
+		echo "the PostgreSQL of $PG_CONFIG cannot be moved" >&2
+		exit 1
+	fi
+	tar -C "$TOP" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' -cf - . |
+		as_server_user tar -C "$here/tree" --no-same-owner -xf -
+}
+
+# plant FILE OLD NEW: OLD stands in the file once, or the bug is out of date.
+plant()
+{
+	OLD=$2 NEW=$3 perl -0777 -i -pe '
+		$n = () = /\Q$ENV{OLD}\E/g;
+		die "the place is there $n times\n" if $n != 1;
+		s/\Q$ENV{OLD}\E/$ENV{NEW}/' "$here/tree/$1"
+}
+
+# run_test NAME [SETTING...]: sets caught to what failed.
+run_test()
+{
+	local name=$1 log=$here/log
+	shift
+	if ! supervise as_server_user make -C "$here/tree" -s --no-print-directory -j"$(nproc)" \
+		PG_CONFIG="$copy/pg_config" POINTS=1 all install >"$here/build.log" 2>&1; then
+		tail -n 20 "$here/build.log"
+		echo "the bug does not compile"
+		return
+	fi
+	supervise in_tree timeout 900 env PATH="$copy:$PATH" TMPDIR="$here" EPRO_POINTS=1 "$@" \
+		TESTDIR="$here/tap" TESTDATADIR="$here/tap/tmp_check" TESTLOGDIR="$here/tap/tmp_check/log" \
+		PG_TEST_PORT_DIR="$here/tap/portlock" PGPORT=64432 PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
+		prove -v -I "$PGXS_SRC/test/perl" -I . -I t "t/$name.pl" >"$log" 2>&1 || caught="exit code $?"
+	[ -z "$caught" ] || caught=$(grep -m 1 -E '^not ok' "$log") || caught=$(grep -E -m 1 'did not|Dubious' "$log") || caught='it did not end'
+	if [ -n "$caught" ]; then
+		echo "caught by $name: $caught"
+	else
+		tail -n 5 "$log"
+		echo "$name has not noticed"
+	fi
+}
+
+# The units need no server; one that hangs says where.
+run_unit()
+{
+	local log=$here/log
+
+	supervise as_server_user timeout 900 make -C "$here/tree/test/unit" -s --no-print-directory PG_CONFIG="$copy/pg_config" check >"$log" 2>&1 &&
+		return
+	caught=$(grep -m 1 -E 'hung in|FAILED|not ok' "$log") || caught=$(grep -m 1 -E 'failed' "$log") || caught='it did not end'
+	echo "caught by unit: $caught"
+}
+
+in_tree()
+{
+	as_server_user sh -c 'cd "$1" && shift && exec "$@"' sh "$here/tree/test" "$@"
+}
+
+# A test that is ended leaves its own.
+stop_servers()
+{
+	find "$WORK" -name postmaster.pid | while read -r pidfile; do
+		as_server_user "$PGBIN/pg_ctl" -s -w -t 60 -D "$(dirname "$pidfile")" -m immediate stop || echo "no server of $pidfile"
+	done
+}
+
+main "$@"
