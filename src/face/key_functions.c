@@ -29,6 +29,7 @@
 #include "nodes/parsenodes.h"
 #include "storage/bufmgr.h"
 #include "storage/itemptr.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -40,6 +41,7 @@
 #include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
+#include "utils/syscache.h"
 #include "words/compat.h"
 #include "words/errors.h"
 
@@ -70,6 +72,8 @@ static void find_columns(Target *target);
 static void refuse_cascades(const Target *target);
 static int64 pass_over(const Target *target);
 static void record_step(const Target *target, int64 rows);
+static List *lock_parts(const Target *target);
+static void raise_no_relation(const Target *target);
 static BlockNumber count_blocks(const Target *target);
 static int64 change_blocks(const Target *target, BlockNumber first);
 static void change_row(const Target *target, SPIPlanPtr update, HeapTuple row,
@@ -180,12 +184,10 @@ check_relation(const Target *target)
 	ListCell   *cell;
 
 	if (name == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", target->relid)));
+		raise_no_relation(target);
 	if (!epro_owns_relation(target->relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(target->relid)), name);
-	foreach(cell, find_all_inheritors(target->relid, AccessShareLock, NULL))
+	foreach(cell, lock_parts(target))
 	{
 		char		kind = get_rel_relkind(lfirst_oid(cell));
 
@@ -325,6 +327,24 @@ record_step(const Target *target, int64 rows)
 	audit_append(&record);
 }
 
+/* The relation and all parts of it, locked to the transaction's end so that they stay. */
+static List *
+lock_parts(const Target *target)
+{
+	LockRelationOid(target->relid, AccessShareLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(target->relid)))
+		raise_no_relation(target);
+	return find_all_inheritors(target->relid, AccessShareLock, NULL);
+}
+
+static void
+raise_no_relation(const Target *target)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("relation with OID %u does not exist", target->relid)));
+}
+
 /* Of the longest part. */
 static BlockNumber
 count_blocks(const Target *target)
@@ -332,7 +352,7 @@ count_blocks(const Target *target)
 	BlockNumber most = 0;
 	ListCell   *cell;
 
-	foreach(cell, find_all_inheritors(target->relid, AccessShareLock, NULL))
+	foreach(cell, lock_parts(target))
 	{
 		Relation	part = table_open(lfirst_oid(cell), NoLock);
 

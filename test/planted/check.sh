@@ -23,13 +23,12 @@ bug_claim()
 # The last row of each full slice is in the table, but in none of its indexes.
 bug_store()
 {
-	# shellcheck disable=SC2016
 	plant src/effects/bulk.c 'for (int i = 0; i < n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();' 'for (int i = 0; i < n - (n == SLICE_ROWS); i++)
 		{
 			CHECK_FOR_INTERRUPTS();'
-	run_test 24_batch_mix EPRO_MIX_SEED=11
+	run_regress 41_indexes
 }
 
 # What is rejected of a chunk goes into quarantine up to a number.
@@ -122,12 +121,7 @@ run_test()
 {
 	local name=$1 log=$here/log
 	shift
-	if ! supervise as_server_user make -C "$here/tree" -s --no-print-directory -j"$(nproc)" \
-		PG_CONFIG="$copy/pg_config" POINTS=1 all install >"$here/build.log" 2>&1; then
-		tail -n 20 "$here/build.log"
-		echo "the bug does not compile"
-		return
-	fi
+	build || return 0
 	supervise in_tree timeout 900 env PATH="$copy:$PATH" TMPDIR="$here" EPRO_POINTS=1 "$@" \
 		TESTDIR="$here/tap" TESTDATADIR="$here/tap/tmp_check" TESTLOGDIR="$here/tap/tmp_check/log" \
 		PG_TEST_PORT_DIR="$here/tap/portlock" PGPORT=64432 PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
@@ -139,6 +133,32 @@ run_test()
 		tail -n 5 "$log"
 		echo "$name has not noticed"
 	fi
+}
+
+# run_regress NAME: a regression script, after the one that sets up what all of them use.
+run_regress()
+{
+	build || return 0
+	PGBIN=$copy cluster_start "server_$1"
+	supervise as_server_user make -C "$here/tree" -s --no-print-directory PG_CONFIG="$copy/pg_config" \
+		REGRESS="01_setup $1" ISOLATION= installcheck >"$here/log" 2>&1 || caught='exit code'
+	[ -z "$caught" ] || caught=$(grep -m 1 -E "^(test $1 .*FAILED|not ok)" "$here/log") || caught=
+	if [ -n "$caught" ]; then
+		echo "caught by $1: $caught"
+	else
+		tail -n 5 "$here/log"
+		echo "$1 has not noticed"
+	fi
+	unset PGHOST PGPORT PGUSER PGDATABASE
+}
+
+build()
+{
+	supervise as_server_user make -C "$here/tree" -s --no-print-directory -j"$(nproc)" \
+		PG_CONFIG="$copy/pg_config" POINTS=1 all install >"$here/build.log" 2>&1 && return
+	tail -n 20 "$here/build.log"
+	echo "the bug does not compile"
+	return 1
 }
 
 # The units need no server; one that hangs says where.
