@@ -83,6 +83,7 @@ set_sanitize()
 	preprocessor=
 	suites='pg_regress isolation pgtap tap'
 	export COPT='-Wno-clobbered -Wno-maybe-uninitialized'
+	export EPRO_STACK_DEPTH=1200kB # as much larger as the frames are
 	export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1:disable_coredump=0:allocator_may_return_null=1
 	export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1:disable_coredump=0
 }

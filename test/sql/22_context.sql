@@ -67,8 +67,8 @@ CREATE TRIGGER slow BEFORE INSERT ON loaded FOR EACH ROW EXECUTE FUNCTION slow()
 SELECT probe.put('t22', '{"a": 1}');
 SELECT outcome($$SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms')$$) AS run_ends;
 SELECT outcome($$SELECT epro_etl.with_timeout('30 ms', 'SELECT epro_etl.run(''t22'', workers => 0, timeout => ''1 min'')')$$) AS budget_ends;
-SELECT outcome($$SELECT epro_etl.with_timeout('50 ms', 'SELECT epro_etl.run(''t22'', workers => 1)')$$) AS budget_ends_workers;
-SELECT outcome($$SELECT epro_etl.with_timeout('1 min', 'SELECT epro_etl.run(''t22'', workers => 1, timeout => ''50 ms'')')$$) AS run_ends_workers;
+SELECT outcome($$SELECT epro_etl.with_timeout('2 s', 'SELECT epro_etl.run(''t22'', workers => 1)')$$) AS budget_ends_workers;
+SELECT outcome($$SELECT epro_etl.with_timeout('1 min', 'SELECT epro_etl.run(''t22'', workers => 1, timeout => ''2 s'')')$$) AS run_ends_workers;
 SELECT count(*) FROM staging;
 DROP TRIGGER slow ON loaded;
 -- request values: for the transaction, into the ledger
@@ -127,14 +127,14 @@ SELECT epro_etl.add_edit_check('T22', 'stubborn', 't22.stubborn(a)');
 INSERT INTO staging (id, form, subject, payload) SELECT n, 'T22', 'P', '{"a": 1}' FROM generate_series(1, 10) n;
 SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms');
 \set VERBOSITY terse
-SELECT epro_etl.run('t22', workers => 1, timeout => '500 ms');
+SELECT epro_etl.run('t22', workers => 1, timeout => '2 s');
 \set VERBOSITY default
 \set VERBOSITY sqlstate
 SET statement_timeout = '30 ms';
 SELECT epro_etl.run('t22', workers => 0);
 RESET statement_timeout;
 \set VERBOSITY default
-SELECT * FROM epro_etl.with_timeout('500 ms', $$SELECT epro_etl.run('t22', workers => 1)$$) AS t (n record);
+SELECT * FROM epro_etl.with_timeout('2 s', $$SELECT epro_etl.run('t22', workers => 1)$$) AS t (n record);
 SELECT status, sqlstate, message FROM epro_etl.run_history WHERE pipeline = 't22' ORDER BY run_id;
 SELECT count(*) FROM staging;
 SELECT epro_etl.remove_edit_check('T22', 'stubborn');
@@ -145,7 +145,7 @@ END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON sink FOR EACH ROW EXECUTE FUNCTION refuse();
 SELECT epro_etl.run('t22', workers => 0, timeout => '30 ms');
 \set VERBOSITY terse
-SELECT epro_etl.run('t22', workers => 1, timeout => '500 ms');
+SELECT epro_etl.run('t22', workers => 1, timeout => '2 s');
 \set VERBOSITY default
 SELECT count(*) FROM staging;
 SELECT count(*) FROM epro_etl.quarantine WHERE pipeline = 't22';

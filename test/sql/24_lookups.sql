@@ -69,7 +69,7 @@ SELECT * FROM told;
 -- no answer: deferred, which is the default
 SELECT epro_etl.remove_edit_check('REF', r) FROM unnest('{error,many,rows,"is open"}'::text[]) r;
 SELECT epro_etl.add_edit_check('REF', 'small', 'n IS NULL OR n < 5', 'warning');
-SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms');
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '200 ms');
 SELECT stage(21, '{"site": "A"}', '{"site": "SLOW", "n": 7}', '{"site": "A"}', '{"site": "SLOW", "n": 70}', '{"site": "A"}', '{"site": "SLOW"}', '{"site": "SLOW"}', '{"site": "SLOW"}');
 SELECT * FROM go(0, true);
 SELECT * FROM go();
@@ -84,12 +84,12 @@ SELECT id FROM ref_staging ORDER BY id;
 SELECT * FROM epro_etl.reconcile((SELECT max(run_id) FROM epro_etl.run_ledger));
 
 -- rejected, or warned about
-SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms', on_timeout => 'reject');
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '200 ms', on_timeout => 'reject');
 UPDATE ref.site SET wait = 30 WHERE code = 'SLOW';
 SELECT stage(31, '{"site": "A"}', '{"site": "SLOW"}');
 SELECT * FROM go();
 SELECT * FROM told;
-SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms', on_timeout => 'warn');
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '200 ms', on_timeout => 'warn');
 SELECT stage(41, '{"site": "A"}', '{"site": "SLOW"}');
 SELECT * FROM go();
 SELECT * FROM told;
@@ -118,7 +118,7 @@ CREATE FUNCTION ref.hasty(code text) RETURNS boolean LANGUAGE plpgsql STABLE AS 
 BEGIN
     RETURN t.known FROM epro_etl.with_timeout('10 ms', 'SELECT pg_sleep(60) IS NOT NULL') AS t (known boolean);
 END $$;
-SELECT epro_etl.add_lookup('REF', 'is open', 'ref.stubborn(site)', timeout => '20 ms');
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.stubborn(site)', timeout => '200 ms');
 SELECT * FROM go();
 SELECT * FROM told;
 SELECT epro_etl.add_lookup('REF', 'is open', 'ref.hasty(site)');
@@ -136,12 +136,12 @@ SELECT loaded, rejected FROM epro_etl.run('ref', workers => 0);
 SET search_path = t24, public;
 SELECT epro_etl.remove_edit_check('REF', 'known');
 DROP SCHEMA shadow CASCADE;
-SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms');
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '200 ms');
 SELECT stage(53, '{"site": "A"}', '{"site": "SLOW"}');
 -- a source whose rows are claimed by SQL
 CREATE FUNCTION keep_nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$;
 CREATE TRIGGER seen BEFORE DELETE ON ref_staging FOR EACH ROW EXECUTE FUNCTION keep_nothing();
-SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '20 ms');
+SELECT epro_etl.add_lookup('REF', 'is open', 'ref.is_open(site)', timeout => '200 ms');
 SELECT * FROM go();
 SELECT id FROM ref_staging ORDER BY id;
 UPDATE ref.site SET wait = 0;
