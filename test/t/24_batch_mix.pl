@@ -148,15 +148,15 @@ BEGIN
         GROUP BY h.run_id, h.loaded, h.dry_run HAVING count(l.run_id) <> CASE WHEN h.dry_run THEN 0 ELSE h.loaded END LIMIT 10;
     RETURN QUERY
         SELECT format('run %s rejected %s by its ledger; %s are in quarantine, and %s were put back', h.run_id, h.rejected + h.duplicate, q.n, b.n)
-        FROM epro_etl.run_history h,
-             LATERAL (SELECT count(*) AS n FROM epro_etl.quarantine q WHERE q.run_id = h.run_id) q,
-             LATERAL (SELECT coalesce(sum(p.n), 0) AS n FROM put_back p WHERE p.run_id = h.run_id) b
-        WHERE q.n + b.n <> CASE WHEN h.dry_run THEN 0 ELSE h.rejected + h.duplicate END LIMIT 10;
+        FROM epro_etl.run_history h
+        LEFT JOIN (SELECT run_id, count(*) AS n FROM epro_etl.quarantine GROUP BY run_id) q USING (run_id)
+        LEFT JOIN (SELECT run_id, sum(n) AS n FROM put_back GROUP BY run_id) b USING (run_id)
+        WHERE coalesce(q.n, 0) + coalesce(b.n, 0) <> CASE WHEN h.dry_run THEN 0 ELSE h.rejected + h.duplicate END LIMIT 10;
     RETURN QUERY
         SELECT format('response %s of run %s is in quarantine without a reason', q.source_id, q.run_id)
         FROM epro_etl.quarantine q
         WHERE NOT EXISTS (SELECT FROM epro_etl.finding f WHERE f.run_id = q.run_id
-                            AND f.source_id IS NOT DISTINCT FROM q.source_id AND f.severity = 'error') LIMIT 10;
+                            AND coalesce(f.source_id, '') = coalesce(q.source_id, '') AND f.severity = 'error') LIMIT 10;
     RETURN QUERY
         SELECT format('run %s: %s: the ledger says %s, the relations %s', h.run_id, r.measure, r.ledger, r.relations)
         FROM epro_etl.run_history h, LATERAL epro_etl.reconcile(h.run_id) r
