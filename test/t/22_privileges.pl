@@ -16,6 +16,7 @@ my @topologies = (0, 1, 2, 'stream');
 
 $look->query(q{
 	CREATE ROLE operator LOGIN; CREATE ROLE other LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE corrector LOGIN;
+	CREATE ROLE keeper NOLOGIN;
 	GRANT USAGE ON SCHEMA epro_etl TO operator, other, reader, corrector;
 	GRANT EXECUTE ON FUNCTION epro_etl.run, epro_etl.start_run, epro_etl.wait_run, epro_etl.cancel_run, epro_etl.progress,
 		epro_etl.start_stream, epro_etl.stop_stream, epro_etl.launch_stream, epro_etl.watch_source, epro_etl.pipeline_source,
@@ -33,16 +34,32 @@ unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/PANIC:|TRAP:|was 
 done_testing();
 
 # Loads what is staged, in one of the topologies, as the session's role. Returns
-# once so many responses have arrived.
+# once so many responses have arrived; what it says then, or the error.
 sub load
 {
 	my ($session, $topology, $n) = @_;
+	my ($arrived, $out, $error);
 
-	return $session->query("SELECT status FROM epro_etl.run('mood', workers => $topology)") if $topology ne 'stream';
-	$session->query(q{SELECT epro_etl.start_stream('mood', '{"validate": 1, "store": 1}')});
-	await_arrived($look, $n);
+	if ($topology ne 'stream')
+	{
+		($out, $error) = $session->try("SELECT status FROM epro_etl.run('mood', workers => $topology)");
+		return $out || $error;
+	}
+	($out, $error) = $session->try(q{SELECT epro_etl.start_stream('mood', '{"validate": 1, "store": 1}')});
+	return $error if sqlstate($error);
+	$arrived = await_arrived($look, $n);
 	$session->query(q{SELECT epro_etl.stop_stream('mood')});
-	return 'succeeded';
+	return $arrived ? 'succeeded' : 'not all arrived';
+}
+
+# The call is refused by what guards it, and not by something behind that.
+sub refused
+{
+	my ($session, $call, $by, $name) = @_;
+	my (undef, $error) = $session->try("SELECT $call");
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return like($error, qr/ERROR:  42501: permission denied for $by(?!\w)/, $name);
 }
 
 # An operator sees no response, neither on its way nor where it went; a reader sees counts.
@@ -66,7 +83,9 @@ sub one_runs_one_reads
 	foreach my $call ("run('mood')", "start_run('mood')", "cancel_run(1)", "start_stream('mood')", "launch_stream('mood', NULL, NULL)", "stop_stream('mood')",
 		"requeue('mood')", "register_form('X', '{}'::jsonb)", "validate('MOOD', '{}')")
 	{
-		is(sqlstate(($reader->try("SELECT epro_etl.$call"))[1]), '42501', "a reader may not $call");
+		my ($function) = $call =~ /^(\w+)/;
+
+		refused($reader, "epro_etl.$call", "function $function", "a reader may not $call");
 	}
 	$_->close foreach ($operator, $reader);
 	return;
@@ -84,9 +103,15 @@ sub others
 	ok(await_gate($look), 'a worker stands in its chunk');
 	is(sqlstate(($other->try("SELECT epro_etl.cancel_run($run)"))[1]), '42501', 'another role may not cancel the run');
 	is(sqlstate(($other->try(q{SELECT pg_terminate_backend(pid) FROM epro_etl.stat_progress}))[1]), '42501', 'nor end its workers');
-	isnt(sqlstate(($other->try(q{SELECT epro_etl.run('mood', workers => 0)}))[1]), '', 'nor run what it has no right to');
+	foreach my $workers (0, 2)
+	{
+		refused($other, "epro_etl.run('mood', workers => $workers)", 'source "staging"', "nor run what it has no right to, $workers workers");
+		$look->query('GRANT SELECT, DELETE ON staging TO other');
+		refused($other, "epro_etl.run('mood', workers => $workers)", 'sink "mood_sink"', "nor into what it has no right to, $workers workers");
+		$look->query('REVOKE ALL ON staging FROM other');
+	}
 	open_gates($look);
-	is($operator->query("SELECT status, loaded FROM epro_etl.wait_run($run)"), 'succeeded|100', 'the run has not noticed');
+	is(($operator->try("SELECT status, loaded FROM epro_etl.wait_run($run)"))[0], 'succeeded|100', 'the run has not noticed');
 	oracle_ok($look, 'another role');
 	$_->close foreach ($operator, $other);
 	return;
@@ -107,19 +132,34 @@ sub rows_of_quarantine
 		GRANT SELECT ON epro_etl.pipeline, epro_etl.finding TO corrector;
 		GRANT INSERT ON staging TO corrector;
 		GRANT EXECUTE ON FUNCTION epro_etl.requeue TO corrector});
-	foreach my $topology (@topologies)
+	foreach my $forced (0, 1)
 	{
-		restage($look, 1, 100, 7);
-		is(load($operator, $topology, 100), 'succeeded', "$topology, policies on quarantine: succeeds");
-		is($look->query(q{SELECT count(*), count(*) FILTER (WHERE original ->> 'visit' = 'V2') FROM epro_etl.quarantine}), '14|3', "$topology: all of it is there");
-		is($corrector->query('SELECT count(*) FROM epro_etl.quarantine'), 3, "$topology: who corrects sees his own");
-		is($corrector->query(q{WITH u AS (UPDATE epro_etl.quarantine SET original = jsonb_set(original, '{payload,mood01}', '1') RETURNING 1) SELECT count(*) FROM u}), 3, "$topology: corrects his own");
-		is($corrector->query(q{SELECT epro_etl.requeue('mood')}), 3, "$topology: and requeues his own");
-		is($look->query('SELECT count(*) FROM epro_etl.quarantine'), 11, "$topology: the others wait on");
-		is(load($operator, $topology, 100), 'succeeded', "$topology: loaded again");
-		is($look->query(q{SELECT (SELECT count(*) FROM mood_sink), (SELECT count(*) FROM epro_etl.quarantine), (SELECT count(*) FROM epro_etl.requeued)}), '89|11|0', "$topology: they arrived, and their tries are settled");
+		if ($forced)
+		{
+			give_all('keeper');
+			$look->query('ALTER TABLE epro_etl.quarantine FORCE ROW LEVEL SECURITY');
+		}
+		foreach my $topology (@topologies)
+		{
+			my $what = "$topology, policies on quarantine" . ($forced ? ', for its owner, too' : '');
+
+			restage($look, 1, 100, 7);
+			is(load($operator, $topology, 100), 'succeeded', "$what: succeeds");
+			is($look->query(q{SELECT count(*), count(*) FILTER (WHERE original ->> 'visit' = 'V2') FROM epro_etl.quarantine}), '14|3', "$what: all of it is there");
+			is($corrector->query('SELECT count(*) FROM epro_etl.quarantine'), 3, "$what: who corrects sees his own");
+			is($corrector->query(q{WITH u AS (UPDATE epro_etl.quarantine SET original = jsonb_set(original, '{payload,mood01}', '1') RETURNING 1) SELECT count(*) FROM u}), 3, "$what: corrects his own");
+			is(($corrector->try(q{SELECT epro_etl.requeue('mood')}))[0], 3, "$what: and requeues his own");
+			is($look->query('SELECT count(*) FROM epro_etl.quarantine'), 11, "$what: the others wait on");
+			is(load($operator, $topology, 100), 'succeeded', "$what: loaded again");
+			is($look->query(q{SELECT (SELECT count(*) FROM mood_sink), (SELECT count(*) FROM epro_etl.quarantine), (SELECT count(*) FROM epro_etl.requeued)}), '89|11|0', "$what: they arrived, and their tries are settled");
+			is($look->query(q{SELECT epro_etl.requeue('mood')}), 11, "$what: the others go back as they are");
+			is(load($operator, $topology, 100), 'succeeded', "$what: judged again");
+			is($look->query(q{SELECT count(*) FILTER (WHERE tries = 2), count(*), (SELECT count(*) FROM epro_etl.requeued) FROM epro_etl.quarantine}), '11|11|0', "$what: their tries are counted")
+				unless $forced;
+		}
 	}
-	$look->query('ALTER TABLE epro_etl.quarantine DISABLE ROW LEVEL SECURITY; DROP POLICY own ON epro_etl.quarantine; DROP OWNED BY corrector');
+	give_all($look->query('SELECT session_user'));
+	$look->query('ALTER TABLE epro_etl.quarantine DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY; DROP POLICY own ON epro_etl.quarantine; DROP OWNED BY corrector');
 	$_->close foreach ($operator, $corrector);
 	return;
 }
@@ -142,6 +182,16 @@ sub row_security_off
 			is($look->query('SELECT count(*) FROM staging'), 100, "$topology, row_security off: nothing moved");
 			$operator->query('RESET row_security');
 		}
+		else
+		{
+			# its processes are sessions of their own, under what is set for the role
+			$look->query('ALTER ROLE operator SET row_security = off');
+			$operator->query(q{SELECT epro_etl.start_stream('mood')});
+			ok(await_stream($look, q{sqlstate = '42501'}), "$topology, row_security off: refused");
+			is($look->query('SELECT count(*) FROM staging'), 100, "$topology, row_security off: nothing moved");
+			$operator->query(q{SELECT epro_etl.stop_stream('mood')});
+			$look->query('ALTER ROLE operator RESET row_security');
+		}
 		is(load($operator, $topology, 20), 'succeeded', "$topology, a policy of the source: succeeds");
 		is($look->query(q{SELECT string_agg(DISTINCT visit, ' '), count(*) FROM mood_sink}), 'V1|20', "$topology: what the role sees is loaded");
 		is($look->query('SELECT count(*) FROM staging'), 80, "$topology: and the rest is where it was");
@@ -157,23 +207,36 @@ sub owner
 {
 	my $operator = EproTest::Psql->new($node, user => 'operator');
 
-	$look->query(q{CREATE ROLE keeper NOLOGIN});
 	give_all('keeper');
 	is($look->query(q{SELECT rolsuper OR rolcanlogin FROM pg_roles WHERE oid = (SELECT relowner FROM pg_class WHERE oid = 'epro_etl.run_ledger'::regclass)}), 'f', 'the owner is no superuser');
 	$look->query(q{SELECT epro_etl.set_deid('MOOD', 'subject', 'pseudonymize')});
+	# tables of ours tell as whom they are written; findings and quarantine are filled in bulk, past triggers
+	$look->query(q{
+		CREATE TABLE acted (relation name, who name); GRANT INSERT ON acted TO PUBLIC;
+		CREATE FUNCTION tells() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.acted VALUES (TG_RELNAME, current_user); RETURN NULL; END $$;
+		DO $$ DECLARE relation text; BEGIN
+			FOREACH relation IN ARRAY '{run_ledger,run_worker,stream}'::text[] LOOP
+				EXECUTE format('CREATE TRIGGER tells AFTER INSERT OR UPDATE OR DELETE ON epro_etl.%I FOR EACH ROW EXECUTE FUNCTION tells()', relation);
+			END LOOP;
+		END $$});
 	foreach my $topology (@topologies)
 	{
 		restage($look, 1, 100, 7);
+		$look->query('TRUNCATE acted');
 		is(load($operator, $topology, 100), 'succeeded', "$topology, an owner that is no superuser: succeeds");
+		is($look->query(q{SELECT string_agg(DISTINCT concat_ws(' by ', relation, who), ', ' ORDER BY concat_ws(' by ', relation, who)) FROM acted}),
+			'run_ledger by keeper, run_worker by keeper' . ($topology eq 'stream' ? ', stream by keeper' : ''), "$topology: what we write, the owner writes");
 		is($look->query('SELECT (SELECT count(*) FROM mood_sink), (SELECT count(*) FROM epro_etl.quarantine)'), '86|14', "$topology: all is where it belongs");
 		oracle_ok($look, "$topology, an owner that is no superuser");
 	}
 	$look->query('SET ROLE keeper');
-	is($look->query(q{SELECT epro_etl.add_edit_check('MOOD', 'by keeper', 'mood01 < 9', 'warning')}), '', 'the owner configures');
-	is($look->query(q{SELECT epro_etl.remove_edit_check('MOOD', 'by keeper')}), '', 'and takes back');
-	is(sqlstate(($look->try(q{SELECT epro_etl.run('mood', workers => 0)}))[1]), '42501', 'but loads nothing that is not its own');
+	is(sqlstate(($look->try(q{SELECT epro_etl.add_edit_check('MOOD', 'by keeper', 'mood01 < 9', 'warning')}))[1]), '', 'the owner configures');
+	is($look->query(q{SELECT count(*) FROM epro_etl.edit_check WHERE check_name = 'by keeper' AND removed_at IS NULL}), 1, 'it is there');
+	is(sqlstate(($look->try(q{SELECT epro_etl.remove_edit_check('MOOD', 'by keeper')}))[1]), '', 'and takes back');
+	is($look->query(q{SELECT count(*) FROM epro_etl.edit_check WHERE check_name = 'by keeper' AND removed_at IS NULL}), 0, 'it is gone');
+	refused($look, q{epro_etl.run('mood', workers => 0)}, 'source "staging"', 'but loads nothing that is not its own');
 	is(sqlstate(($look->try(q{SELECT epro_etl.decrypt_answer('MOOD', '/note', 'ST01', 'x')}))[1]), '42501', 'nor decrypts');
-	$look->query('RESET ROLE');
+	$look->query(q{RESET ROLE; DROP FUNCTION tells CASCADE; DROP TABLE acted});
 	give_all($look->query('SELECT session_user'));
 	$operator->close;
 	return;
@@ -316,10 +379,29 @@ sub temporary
 		SELECT epro_etl.add_sink('passing', 'MOOD', 'passing_sink')});
 	foreach my $workers (0, 1)
 	{
-		isnt(sqlstate(($look->try("SELECT epro_etl.run('passing', workers => $workers)"))[1]), '', "$workers workers: another session's temporary source is refused");
+		is(sqlstate(($look->try("SELECT epro_etl.run('passing', workers => $workers)"))[1]), '0A000', "$workers workers: another session's temporary source is refused");
 	}
-	isnt(sqlstate(($look->try(q{SELECT epro_etl.start_stream('passing')}))[1]), '', 'nor is there a stream of it');
-	is($super->query(q{SELECT status, loaded FROM epro_etl.run('passing', workers => 1)}), 'succeeded|1', 'its own session runs it, inline');
+	foreach my $session ($look, $super)
+	{
+		is(sqlstate(($session->try(q{SELECT epro_etl.start_stream('passing')}))[1]), '0A000', 'nor is there a stream of it, ' . ($session == $look ? "another session's" : "one's own"));
+		$session->query(q{SELECT epro_etl.stop_stream('passing')});
+	}
+	is($super->query('SELECT (SELECT count(*) FROM passing), (SELECT count(*) FROM passing_sink)'), '1|0', 'nothing moved');
+	is(($super->try(q{SELECT status, loaded FROM epro_etl.run('passing', workers => 1)}))[0], 'succeeded|1', 'its own session runs it, inline');
+	is($super->query('SELECT (SELECT count(*) FROM passing), (SELECT count(*) FROM passing_sink)'), '0|1', 'it has arrived');
+
+	# a plain source, and a sink that nobody else may write
+	$look->query(q{
+		SELECT epro_etl.drop_pipeline('passing'), epro_etl.create_pipeline('passing', 'staging', '{"id": "response_id"}'),
+			epro_etl.add_sink('passing', 'MOOD', (SELECT c.oid::regclass FROM pg_class c WHERE c.relname = 'passing_sink'))});
+	foreach my $workers (0, 1)
+	{
+		restage($look, 1, 20);
+		$look->try("SELECT epro_etl.run('passing', workers => $workers)");
+		is($super->query('SELECT count(*) FROM passing_sink'), 1, "$workers workers: another session's temporary sink is not written");
+		is($look->query('SELECT (SELECT count(*) FROM staging) + (SELECT count(*) FROM epro_etl.quarantine)'), 20, "$workers workers: and nothing is lost");
+		oracle_ok($look, "$workers workers, another session's temporary sink");
+	}
 	$look->query(q{SELECT epro_etl.drop_pipeline('passing')});
 	$super->close;
 	return;
