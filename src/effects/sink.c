@@ -94,6 +94,12 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" cannot be a sink", RelationGetRelationName(relation)),
 				 errhint("A sink is a table, a partitioned or foreign table, or a view that takes inserts.")));
+	/* each row would be refused, and the fault is not theirs */
+	if (RELATION_IS_OTHER_TEMP(relation))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("sink \"%s\" is a temporary table of another session", RelationGetRelationName(relation)),
+				 errhint("Pass workers => 0 in the session that it belongs to, or load into a table that is not temporary.")));
 	sink->id = declared->id;
 	sink->relid = declared->relid;
 	sink->name = relation_name(declared->relid);

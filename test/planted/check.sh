@@ -122,7 +122,7 @@ run_test()
 	local name=$1 log=$here/log
 	shift
 	build || return 0
-	supervise in_tree timeout 900 env PATH="$copy:$PATH" TMPDIR="$here" EPRO_POINTS=1 "$@" \
+	supervise in_tree timeout 900 env PATH="$copy:$PATH" TMPDIR="$here" PG_TEST_TIMEOUT_DEFAULT=20 "$@" \
 		TESTDIR="$here/tap" TESTDATADIR="$here/tap/tmp_check" TESTLOGDIR="$here/tap/tmp_check/log" \
 		PG_TEST_PORT_DIR="$here/tap/portlock" PGPORT=64432 PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
 		prove -v -I "$PGXS_SRC/test/perl" -I . -I t "t/$name.pl" >"$log" 2>&1 || caught="exit code $?"
@@ -155,7 +155,7 @@ run_regress()
 build()
 {
 	supervise as_server_user make -C "$here/tree" -s --no-print-directory -j"$(nproc)" \
-		PG_CONFIG="$copy/pg_config" POINTS=1 all install >"$here/build.log" 2>&1 && return
+		PG_CONFIG="$copy/pg_config" all install >"$here/build.log" 2>&1 && return
 	tail -n 20 "$here/build.log"
 	echo "the bug does not compile"
 	return 1
