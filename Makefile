@@ -5,6 +5,7 @@
 #   make demo                 the whole way on a throwaway server, in about a minute
 #   make check-all            every suite on throwaway servers
 #   make check-versions       every suite on PostgreSQL 17 and 18, in Debian's later releases (root)
+#   make check-upgrade        pg_upgrade of a server with data, from PostgreSQL 15 to 17 (root)
 #   make check-cassert        the suites with a server on one with assertions, built from source
 #   make check-sanitize       likewise, server and extension under address and undefined sanitizers
 #   make check-valgrind       pg_regress under valgrind's memcheck, which is slow
@@ -91,7 +92,7 @@ all install uninstall installcheck clean:
 endif
 
 # The scripts call make again and find their own way: no flags of this one.
-.PHONY: demo check-all check-cassert check-sanitize check-valgrind check-planted check-points check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
+.PHONY: demo check-all check-cassert check-sanitize check-valgrind check-planted check-points check-upgrade check-versions check-unit check-fuzz-corpus bench bench-claims bench-empty bench-growth bench-long bench-plot bench-race bench-memory bench-stream bench-stop bench-precision bench-front-ends bench-deid chaos clean-tests
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' bash test/demo/demo.sh
@@ -110,6 +111,9 @@ check-valgrind:
 
 check-versions:
 	@bash test/versions/check.sh
+
+check-upgrade:
+	@bash test/versions/upgrade.sh
 
 bench-race:
 	@bash test/bench/race.sh

@@ -24,9 +24,10 @@
 set -euo pipefail
 # shellcheck source=test/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=test/checked/source.sh
+. "$TOP/test/checked/source.sh"
 
 way=${1:-}
-mirror=${EPRO_MIRROR:-http://deb.debian.org/debian}
 contrib=(amcheck auto_explain dblink pg_stat_statements postgres_fdw)
 good=0
 bad=0
@@ -99,7 +100,7 @@ set_valgrind()
 # Sets source.
 get_source()
 {
-	local major package=()
+	local major
 
 	major=$("$PG_CONFIG" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
 	source=$WORK/source
@@ -107,38 +108,19 @@ get_source()
 		cp -R "$PG_SOURCE" "$source"
 		return
 	fi
-	mkdir "$WORK/apt" "$WORK/apt/lists" "$WORK/package"
 	# shellcheck source=/dev/null
-	echo "deb-src $mirror $(. /etc/os-release && echo "$VERSION_CODENAME") main" >"$WORK/apt/sources.list"
-	apt_source update
-	(cd "$WORK/package" && apt_source source "postgresql-$major")
-	package=("$WORK/package"/*/)
-	mv "${package[0]}" "$source"
+	server_source "$major" "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$source"
 }
 
-apt_source()
-{
-	supervise apt-get -qq -o Dir::Etc::SourceList="$WORK/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-		-o Dir::State::Lists="$WORK/apt/lists" -o APT::Sandbox::User=root -o Acquire::Check-Valid-Until=false "$@" \
-		>"$WORK/apt/log" 2>&1 || {
-		cat "$WORK/apt/log"
-		return 1
-	}
-}
-
-# With what the suites ask for, and nothing else.
+# Sets PG_CONFIG to the one of this server.
 build_server()
 {
 	local module
 
-	cd "$source" || return 1
-	# one that has been built before, in other ways
-	[ ! -f GNUmakefile ] || make -s distclean || return 1
-	supervise ./configure --prefix="$prefix" --enable-cassert --enable-debug --enable-tap-tests \
-		--with-openssl --with-libxml --without-readline --without-zlib CFLAGS="$flags" CPPFLAGS="$preprocessor" || return 1
-	supervise make -s -j"$(nproc)" && make -s install || return 1
+	server_build "$source" "$prefix" --enable-cassert --enable-debug --enable-tap-tests \
+		CFLAGS="$flags" CPPFLAGS="$preprocessor" || return 1
 	for module in "${contrib[@]}"; do
-		supervise make -s -C "contrib/$module" install || return 1
+		supervise make -s -C "$source/contrib/$module" install || return 1
 	done
 	cd "$WORK" || return 1
 	PG_CONFIG=$prefix/bin/pg_config

@@ -15,7 +15,8 @@
 #   logical replication of sinks                          here, replicated
 #   restart of a server with streams                      09, shut_down; before the update here, refused
 #   pg_upgrade                                            here, pg_upgraded, where EPRO_OLD_BIN and EPRO_NEW_BIN
-#                                                         name the programs of two versions, both with the library
+#                                                         name the programs of two versions, both with the library:
+#                                                         make check-upgrade
 use strict;
 use warnings FATAL => 'all';
 
