@@ -88,11 +88,11 @@ my $caller = reach($node);
 $look->query(<<'SQL');
 ALTER TABLE staging SET (fillfactor = 20);
 -- some raise an error in an edit check, some are refused by a sink, some meet a
--- key, some are the latest of theirs
+-- key, some are the latest of theirs, in each chunk, whichever chunk comes first
 CREATE FUNCTION stage_points(first int, last int) RETURNS void LANGUAGE sql AS $$
     WITH made AS (
         INSERT INTO staging
-        SELECT g, 'ST01', 'MOOD', 'S-' || (g % 13), 'V' || (g % 2), '2026-01-01 08:00+00'::timestamptz + g * interval '1 minute',
+        SELECT g, 'ST01', 'MOOD', 'S-' || (g % 7), 'V' || (g % 2), '2026-01-01 08:00+00'::timestamptz + g * interval '1 minute',
                jsonb_build_object('mood01', g % 4, 'mood02', g % 3, 'note', 'note of ' || CASE g % 10 WHEN 9 THEN g - 1 ELSE g END)
         FROM generate_series(first, last) g
         RETURNING response_id, payload)
