@@ -6,6 +6,7 @@
 # Run it as a user that may start servers. PG_CONFIG names the PostgreSQL to copy;
 # EPRO_POINTS_ONLY=NAME,NAME tries these points alone, EPRO_POINTS_TURNS=N (2)
 # raises each error at its first N hits. EPRO_KEEP=1 leaves servers' folders and logs.
+# If it fails, it shows the end of the logs, which go with the folder.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -34,4 +35,13 @@ cd "$work/tree/test"
 env PATH="$copy:$PATH" LC_ALL=C.UTF-8 TMPDIR="$work" EPRO_POINTS=1 \
 	TESTDIR="$work/tap" TESTDATADIR="$work/tap/tmp_check" TESTLOGDIR="$work/tap/tmp_check/log" \
 	PG_TEST_PORT_DIR="$work/tap/portlock" PGPORT="${PGPORT:-65432}" PG_REGRESS="$pgxs_src/test/regress/pg_regress" \
-	prove -I "$pgxs_src/test/perl" -I "$PWD" -I "$PWD/t" t/23_points.pl
+	prove -I "$pgxs_src/test/perl" -I "$PWD" -I "$PWD/t" t/23_points.pl || {
+	failed=$?
+	for log in "$work"/tap/tmp_check/log/*; do
+		if [ -f "$log" ]; then
+			echo "---- the end of ${log##*/}" >&2
+			tail -n 60 "$log" >&2
+		fi
+	done
+	exit "$failed"
+}

@@ -8,9 +8,10 @@
  *		NAME.error.N -> SQLSTATE	the N-th to come here raises that error
  *		NAME.wait.N -> anything		the N-th to come here waits
  *
- * N counts over all processes: who comes renames N to N - 1, and who can remove
- * the 1 has won.  That is atomic, and takes no lock of the server's, which the
- * point under test may hold, or have lost.  Who waits makes the folder
+ * N counts over all processes: who comes renames N to N - 1, or removes the 1 and
+ * has won.  Two who come at once must both count, so it is done under a lock of
+ * the folder, the kernel's: the server's own are what a point under test may
+ * hold, or have lost.  Who waits makes the folder
  * NAME.waiting.PID and goes on when it is gone; who comes at all leaves the
  * folder NAME.reached.  Nothing is read or written while the folder of the
  * orders is not there.
@@ -21,11 +22,14 @@
 
 #ifdef EPRO_POINTS
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/elog.h"
 
@@ -38,6 +42,8 @@
 
 static bool is_our_turn(const char *name, const char *action, char *argument,
 						size_t size);
+static bool count_down(const char *name, const char *action, char *argument,
+					   size_t size);
 static void wait_here(const char *name, bool may_raise);
 
 /* Does what is ordered for this point.  An error is raised only if it may be. */
@@ -67,6 +73,22 @@ point_reached(const char *name, bool may_raise)
 /* Counts an order down; true when it is fulfilled by us, with what the link says. */
 static bool
 is_our_turn(const char *name, const char *action, char *argument, size_t size)
+{
+	int			folder = BasicOpenFile(FOLDER, O_RDONLY);
+	bool		ours;
+
+	if (folder < 0)
+		return false;
+	while (flock(folder, LOCK_EX) != 0 && errno == EINTR)
+		;
+	ours = count_down(name, action, argument, size);
+	(void) close(folder);
+	return ours;
+}
+
+/* The caller holds the lock of the folder. */
+static bool
+count_down(const char *name, const char *action, char *argument, size_t size)
 {
 	char		path[MAXPGPATH];
 	char		next[MAXPGPATH];

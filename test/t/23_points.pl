@@ -6,7 +6,9 @@
 # raise errors, a process is held, terminated and killed.
 #
 # The points are found in the sources; one that was never made to do anything is a
-# failure, so a new point needs a way to it: by itself, or in %ways below.
+# failure, so a new point needs a way to it: by itself, or in %ways below.  So is
+# one that a good run has passed, and that nobody comes to when it is ordered.
+# What is not tried for want of a second hit is listed at the end.
 #
 # A build with points is no release build: test/points.sh makes one, and says
 # EPRO_POINTS=1.  Without it, the test only looks that the library has none.
@@ -79,17 +81,18 @@ epro_etl.sink_timeout = '3s'
 epro_etl.batch_size = 20
 CONF
 my $folder = $node->data_dir . '/epro_etl_points';
+mkdir $folder or die "could not make $folder: $!";
 create_fixture($node, gates => 0);
 my $look = reach($node);
 my $caller = reach($node);
 $look->query(<<'SQL');
 ALTER TABLE staging SET (fillfactor = 20);
 -- some raise an error in an edit check, some are refused by a sink, some meet a
--- key, some are the latest of theirs
+-- key, some are the latest of theirs, in each chunk, whichever chunk comes first
 CREATE FUNCTION stage_points(first int, last int) RETURNS void LANGUAGE sql AS $$
     WITH made AS (
         INSERT INTO staging
-        SELECT g, 'ST01', 'MOOD', 'S-' || (g % 13), 'V' || (g % 2), '2026-01-01 08:00+00'::timestamptz + g * interval '1 minute',
+        SELECT g, 'ST01', 'MOOD', 'S-' || (g % 7), 'V' || (g % 2), '2026-01-01 08:00+00'::timestamptz + g * interval '1 minute',
                jsonb_build_object('mood01', g % 4, 'mood02', g % 3, 'note', 'note of ' || CASE g % 10 WHEN 9 THEN g - 1 ELSE g END)
         FROM generate_series(first, last) g
         RETURNING response_id, payload)
@@ -126,8 +129,17 @@ SQL
 
 my %forced;						# points that were made to do something
 my %deed;						# what to do with who waits at a point
-my @tried;						# orders of the case at hand
+my @missed;						# cases that nobody came to
 my %count;
+my $case = 'setting up';		# the one at hand; undef when all is done
+
+# Whatever ends the program early: what, which only the log would have, and where.
+my $died = '';
+$SIG{__DIE__} = sub { $died = $_[0] unless $^S };
+END
+{
+	diag("ended in case: $case\n$died" . 'ordered: ' . join ' ', map { s{.*/}{}r } there("$folder/*.{error,wait,waiting}.[0-9]*")) if defined $case;
+}
 
 # A good run of each way says how many segments there are when none is in use.
 my %modes = (
@@ -155,9 +167,12 @@ unless (@only)
 	is(join(', ', grep { !$forced{$_} } sort keys %points), '', 'every point was made to do something');
 }
 diag('cases: ' . join ', ', map { "$_ $count{$_}" } sort keys %count);
+note('nobody came to: ' . join '; ', @missed);
+$case = 'stopping';
 $_->close foreach ($look, $caller);
 $node->stop('fast');
 unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:|terminated by signal (?!9)/, 'no process crashed by itself');
+undef $case;
 done_testing();
 
 # ---- the sweep ----
@@ -165,17 +180,19 @@ done_testing();
 sub sweep
 {
 	my ($mode) = @_;
-	my $memory;
+	my ($memory, %passed, %names);
 
+	$case = "$mode, without any order";
 	setting($mode);
 	anew();
-	system_or_bail('rm', '-rf', $folder);
-	mkdir $folder or die "could not make $folder: $!";
+	rmdir $_ foreach there("$folder/*.reached");
 	go($mode);
 	$segments = segments() unless defined $segments;
 	ok_now($mode, 'without any order');
-	my @reached = map { m{/([^/]+)\.reached$} } glob "$folder/*.reached";
-	my @names = grep { !$points{$_} } sort @reached, keys %ways;
+	# one with a way of its own may have been passed by chance
+	%passed = map { m{/([^/]+)\.reached$} ? ($1 => 1) : () } there("$folder/*.reached");
+	%names = map { $_ => 1 } grep { !$points{$_} } keys %passed, keys %ways;
+	my @names = sort keys %names;
 
 	@names = grep { my $name = $_; grep { $_ eq $name } @only } @names if @only;
 	# what only a run that is held up by thresholds passes
@@ -183,23 +200,33 @@ sub sweep
 	$memory = top_memory();
 	foreach my $name (@names)
 	{
-		foreach my $turn (1 .. $turns)
+		my $try = sub {
+			my ($what, $orders, $may_miss) = @_;
+			my $tried = one_case($mode, "$what at $name", $name, $orders);
+
+			fail("$mode, $what at $name: somebody gets there") unless $tried || $may_miss;
+			return $tried;
+		};
+		my $way = $ways{$name} || {};
+
+		# a way leads there in some modes only
+		$try->('error 1', { %$way, "$name.error.1" => 'EP999' }, !$passed{$name}) or next;
+		foreach my $turn (2 .. ($modes{$mode}{stages} ? 1 : $turns))
 		{
-			last if $turn > 1 && $modes{$mode}{stages};
-			last unless one_case($mode, "error $turn at $name", $name, { %{ $ways{$name} || {} }, "$name.error.$turn" => 'EP999' });
+			$try->("error $turn", { %$way, "$name.error.$turn" => 'EP999' }, 1) or last;
 		}
 		# a full disk, where one is written to
-		one_case($mode, "disk full at $name", $name, { "$name.error.1" => '53100' })
+		$try->('disk full', { "$name.error.1" => '53100' })
 		  if $name =~ /^(claim\.chunk|claim\.addressed|codes\.made|sink\.direct|account\.found|account\.quarantine|session\.commit)$/ && $mode =~ /^(two|stream)$/;
 		# what a chunk meets that is then done again
-		one_case($mode, "deadlock at $name", $name, { "$name.error.1" => '40P01' }) if $name =~ /^(chunk\.accounted|chunk\.stored|session\.commit)$/;
+		$try->('deadlock', { "$name.error.1" => '40P01' }) if $name =~ /^(chunk\.accounted|chunk\.stored|session\.commit)$/;
 		# as a worker, and once more where a stream is another process
 		next if $mode eq 'inline' || $mode eq 'one' || ($mode eq 'stream' && $name !~ /^(channel|claim|generation|leader|reader|stage)/);
 		$deed{$name} = 'terminate';
-		one_case($mode, "terminated at $name", $name, { %{ $ways{$name} || {} }, "$name.wait.1" => 1 });
+		$try->('terminated', { %$way, "$name.wait.1" => 1 });
 		next unless $name =~ /^(chunk\.stored|session\.commit|session\.committed|channel\.received|channel\.send|stage\.settle|account\.found|run\.wait)$/;
 		$deed{$name} = 'kill';
-		one_case($mode, "killed at $name", $name, { "$name.wait.1" => 1 });
+		$try->('killed', { "$name.wait.1" => 1 });
 	}
 	cmp_ok(top_memory() - $memory, '<', 100_000, "$mode: the session keeps no memory") if $mode eq 'inline';
 	return;
@@ -210,14 +237,14 @@ sub sweep
 sub one_case
 {
 	my ($mode, $what, $name, $orders) = @_;
-	my $carried_out;
 
+	$case = "$mode, $what";
 	anew();
 	order($orders);
 	go($mode);
-	$carried_out = !glob "$folder/$name.{error,wait}.*";
-	unless ($carried_out)
+	if (there("$folder/$name.{error,wait}.*"))
 	{
+		push @missed, $case;
 		clear();
 		return 0;
 	}
@@ -265,8 +292,7 @@ sub wrong
 
 sub segments
 {
-	my @files = glob $node->data_dir . '/pg_dynshmem/mmap.*';
-	return scalar @files;
+	return scalar there($node->data_dir . '/pg_dynshmem/mmap.*');
 }
 
 sub top_memory
@@ -295,6 +321,15 @@ sub setting
 
 # ---- orders ----
 
+# What there is by this pattern.  glob() itself, where one value is asked for, goes
+# on with what it found the call before.
+sub there
+{
+	my ($pattern) = @_;
+	my @there = glob $pattern;
+	return @there;
+}
+
 # { "point.action" or "point.action.turn" => what the link says }
 sub order
 {
@@ -310,7 +345,7 @@ sub order
 
 sub clear
 {
-	foreach my $path (glob "$folder/*")
+	foreach my $path (there("$folder/*"))
 	{
 		if (-l $path) { unlink $path }
 		elsif ($path =~ /waiting/) { rmdir $path }
@@ -321,7 +356,7 @@ sub clear
 # Does to who waits what is to be done.
 sub tick
 {
-	foreach my $path (glob "$folder/*.waiting.*")
+	foreach my $path (there("$folder/*.waiting.*"))
 	{
 		my ($name, $pid) = $path =~ m{/([^/]+)\.waiting\.(\d+)$} or next;
 		my $deed = $deed{$name} || 'release';
@@ -333,13 +368,17 @@ sub tick
 		elsif ($deed eq 'terminate')
 		{
 			kill 'TERM', $pid;
+			$caller->{terminated} = 1 if $pid == $caller->backend;
 			gone($pid) unless $points{$name};
 		}
 		elsif ($deed eq 'kill')
 		{
-			kill 'KILL', $pid;
-			await_back($node);
-			back();
+			# who is gone already brings nothing down
+			if (kill 'KILL', $pid)
+			{
+				await_back($node);
+				back();
+			}
 		}
 		rmdir $path;
 	}
@@ -353,7 +392,7 @@ sub gone
 	my $end = time() + 2;
 
 	# on its way out it may meet another point
-	sleep(0.005) while time() < $end && kill(0, $pid) && (my @at = glob "$folder/*.waiting.$pid") < 2;
+	sleep(0.005) while time() < $end && kill(0, $pid) && there("$folder/*.waiting.$pid") < 2;
 	return;
 }
 
@@ -380,7 +419,7 @@ sub await
 		sleep(0.005);
 	}
 	diag("waited in vain: $what\n" . $look->query('SELECT pid, backend_type, wait_event_type, wait_event, left(query, 60) FROM pg_stat_activity WHERE pid <> pg_backend_pid()')
-		  . "\n" . $look->query('TABLE epro_etl.stat_stream') . "\n" . join "\n", glob "$folder/*.{error,wait,waiting}.*");
+		  . "\n" . $look->query('TABLE epro_etl.stat_stream') . "\n" . join "\n", there("$folder/*.{error,wait,waiting}.[0-9]*"));
 	fail($what);
 	return 0;
 }
@@ -393,8 +432,12 @@ sub call
 	$caller->send($sql);
 	await("answer of: $sql", sub { !$caller->busy }) or die "no answer of: $sql\n";
 	my ($out, $error) = $caller->{over} ? ('', '') : $caller->wait;
-	if ($caller->{over} || $error =~ /FATAL:|connection/)
+	# who is terminated in clean-up may answer first, and say so later, or never
+	if ($caller->{over} || $caller->{terminated} || $error =~ /FATAL:|connection/)
 	{
+		my $pid = $caller->backend;
+
+		await('the session ends', sub { !kill 0, $pid }) if $caller->{terminated};
 		$caller->close;
 		$caller = reach($node);
 	}
@@ -418,6 +461,15 @@ sub go
 	await('the stream empties staging', sub {
 		stream_goes_on($mode);
 		$look->query('SELECT (SELECT count(*) FROM staging) + (SELECT count(*) FROM epro_etl.outbox WHERE refused IS NULL)') == 0; });
+	# The idle stream, too, passes points: it looks whether it is what it is to be.
+	# After an error there it goes on, and looks once more.
+	my $mark = "$folder/generation.plan.reached";
+	my $looked = 0;
+	rmdir $mark;
+	await('the stream looks at its plan, twice', sub {
+		stream_goes_on($mode);
+		$looked ||= rmdir $mark;
+		$looked && -d $mark; });
 	await('the stream is stopped', sub {
 		call("SELECT epro_etl.stop_stream('mood')");
 		stream_shows($look, 'state') eq ''; });
@@ -479,6 +531,7 @@ sub wanted
 sub late_inline
 {
 	return unless wanted('inline.late');
+	$case = 'inline, error at inline.late';
 	setting('inline');
 	anew();
 	%deed = ('chunk.claimed' => sub { sleep(0.1) });
@@ -499,6 +552,7 @@ sub trial
 	my $try = q{SELECT count(*) FROM epro_etl.validate('MOOD', '{"mood01": 1, "mood02": 1}')};
 
 	return unless wanted('trial.absorb');
+	$case = 'inline, error at trial.absorb';
 	anew();
 	order({ 'lookup.ask.error' => 'EP999', 'trial.absorb.error' => 'EP998' });
 	is(call($try), 'EP998', 'trial.absorb: the error of the clean-up arrives');
@@ -523,10 +577,10 @@ sub changed
 	return;
 }
 
-# A sink on another server, which is away once: the outbox, and holding.
+# A sink on another server, which is away when it is sent to first: the outbox, and
+# holding.  It is not a point that is away, since other sinks may come to that.
 sub remote
 {
-	my %away = ('sink.executed.error.2' => '08006');
 	my %ways = (
 		'keep.without' => {},
 		'outbox.put' => {},
@@ -540,8 +594,21 @@ sub remote
 	my ($host, $port) = ($node->host, $node->port);
 
 	return unless wanted(keys %ways);
+	$case = 'far, setting up';
 	$look->query('CREATE DATABASE far');
-	$node->safe_psql('far', 'CREATE TABLE mood_far (source_id bigint PRIMARY KEY, mood01 int, note text, run_id bigint)');
+	$node->safe_psql('far', <<'SQL');
+CREATE TABLE mood_far (source_id bigint PRIMARY KEY, mood01 int, note text, run_id bigint);
+-- what counts has to outlive a rollback
+CREATE SEQUENCE times;
+CREATE FUNCTION away_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.times') = 1 THEN
+        RAISE connection_failure USING MESSAGE = 'away';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER away_once BEFORE INSERT ON mood_far FOR EACH ROW EXECUTE FUNCTION away_once();
+SQL
 	$look->query(<<"SQL");
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'far');
@@ -554,17 +621,11 @@ SQL
 		my $required = $name eq 'keep.hold' ? 'true' : 'false';
 
 		next unless wanted($name);
-		$node->safe_psql('far', 'TRUNCATE mood_far');
+		$case = "far, on the way to $name";
+		$node->safe_psql('far', 'TRUNCATE mood_far; ALTER SEQUENCE times RESTART');
 		$look->query(q{SELECT epro_etl.remove_sink('mood', 'MOOD', 'mood_far') FROM epro_etl.sink WHERE target = 'mood_far'::regclass});
 		$look->query(qq{SELECT epro_etl.add_sink('mood', 'MOOD', 'mood_far', condition => 'mood01 >= 2', on_duplicate => 'ignore', required => $required)});
-		# the sink goes away with the second chunk, and all may be in the first
-		my $reached = 0;
-		for (1 .. 3)
-		{
-			$reached = one_case('far', "error 1 at $name", $name, { %away, %{ $ways{$name} }, "$name.error.1" => 'EP999' }) and last;
-			$node->safe_psql('far', 'TRUNCATE mood_far');
-		}
-		ok($reached, "far: somebody gets to $name");
+		ok(one_case('far', "error 1 at $name", $name, { %{ $ways{$name} }, "$name.error.1" => 'EP999' }), "far: somebody gets to $name");
 		is($look->query(q{SELECT s.source_id FROM mood_sink s FULL JOIN (SELECT source_id FROM mood_far UNION ALL SELECT ("row"->>'source_id')::bigint FROM epro_etl.outbox) f USING (source_id)
 			WHERE s.mood01 >= 2 AND f.source_id IS NULL OR s.source_id IS NULL}), '', "far, $name: all that is for the other server is there, or waits to be");
 	}
@@ -576,6 +637,7 @@ SQL
 sub launcher
 {
 	return unless wanted('launcher.start', 'launcher.exit', 'starter.enter');
+	$case = 'stream, error at starter.enter';
 	setting('stream');
 
 	# a starter that fails: the streams of its database are not up
@@ -585,7 +647,7 @@ sub launcher
 	order({ 'starter.enter.error' => 'EP999' });
 	$node->restart;
 	back();
-	await('a starter fails', sub { !glob "$folder/starter.enter.error.*" });
+	await('a starter fails', sub { !there("$folder/starter.enter.error.*") });
 	$forced{'starter.enter'}++;
 	$look->query('SELECT stage_points(' . (ROWS + 1) . ', ' . 2 * ROWS . ')');
 	go('stream');
@@ -596,6 +658,7 @@ sub launcher
 	{
 		my $name = $how eq 'error' ? 'launcher.start' : 'launcher.exit';
 
+		$case = "stream, $how at $name";
 		anew();
 		stream_goes_on('stream');
 		await('the stream empties staging', sub { $look->query('SELECT count(*) FROM staging') == 0 });
@@ -603,7 +666,7 @@ sub launcher
 		%deed = ($name => $how);
 		order({ $how eq 'error' ? ("$name.error" => 'EP999') : ("$name.wait" => 1) });
 		$how eq 'error' ? kill 'TERM', stream_pid($look) : kill 'TERM', $launcher;
-		await("somebody gets to $name", sub { !glob "$folder/$name.{error,wait,waiting}.*" });
+		await("somebody gets to $name", sub { !there("$folder/$name.{error,wait,waiting}.*") });
 		$forced{$name}++;
 		await('there is another launcher', sub { my $pid = launcher_pid(); $pid ne '' && $pid ne $launcher });
 		$look->query('SELECT stage_points(' . (ROWS + 1) . ', ' . 2 * ROWS . ')');

@@ -500,6 +500,7 @@ sub send
 	my ($self, $sql) = @_;
 	my $n = ++$self->{n};
 
+	$self->{sent} = $sql;
 	$self->{stdout} = $self->{stderr} = '';
 	$self->{stdin} .= "$sql\n;\n\\echo end $n\n\\warn end $n\n";
 	eval { $self->{run}->pump_nb while length $self->{stdin}; 1 } or $self->{over} = 1;
@@ -516,7 +517,7 @@ sub wait
 
 	until ($self->{over} || ($self->{stdout} =~ /^end $n\n/m && $self->{stderr} =~ /end $n\n/m))
 	{
-		die "psql did not answer within $EproTest::PATIENCE s\n$self->{stdout}\n$self->{stderr}\n"
+		die "psql did not answer within $EproTest::PATIENCE s: $self->{sent}\n$self->{stdout}\n$self->{stderr}\n"
 		  if time() > $end;
 		if ($self->{run}->pumpable)
 		{
@@ -559,7 +560,7 @@ sub query
 	my ($self, $sql) = @_;
 	my ($out, $error) = $self->try($sql);
 
-	die "error of: $sql\n$error\n" if $error =~ /(?:ERROR|FATAL|PANIC):/ || $self->{over};
+	die(($self->{over} ? 'session lost at' : 'error of') . ": $sql\n$error\n") if $error =~ /(?:ERROR|FATAL|PANIC):/ || $self->{over};
 	return $out;
 }
 
