@@ -20,7 +20,7 @@ set -euo pipefail
 . "$TOP/test/versions/root.sh"
 
 # without lint: later analysers know more checks, and this release's are the ones it is held to
-suites=${SUITES:-build layers hygiene readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap}
+suites=${SUITES:-build layers hygiene sqlcheck readme unit unit-tsan unit-helgrind spin fuzz pg_regress isolation pgtap json-schema fhir odm pilot tap points}
 closings=()
 good=0
 bad=0
