@@ -46,6 +46,8 @@ main()
 	theirs=$PG_CONFIG
 	prefix=$WORK/checked
 	"set_$way"
+	# what works is slower here; what waits for it is patient
+	export PG_TEST_TIMEOUT_DEFAULT=300
 	get_source
 	build_server >"$WORK/server.build.log" 2>&1 || {
 		tail -n 40 "$WORK/server.build.log"

@@ -131,6 +131,8 @@ my %forced;						# points that were made to do something
 my %deed;						# what to do with who waits at a point
 my @missed;						# cases that nobody came to
 my %count;
+my $caller_ended = 0;				# the session of the last call did not live to its end
+my $outlived = 0;					# workers that were there after the last call
 my $case = 'setting up';		# the one at hand; undef when all is done
 
 # Whatever ends the program early: what, which only the log would have, and where.
@@ -284,6 +286,8 @@ sub wrong
 
 	push @wrong, map { "$_ is still there" } split /\n/,
 	  $look->query(q{SELECT backend_type FROM pg_stat_get_activity(NULL) WHERE backend_type IN ('epro_etl worker', 'epro_etl stream', 'epro_etl stage worker')});
+	push @wrong, "$outlived workers outlived the call" if $outlived;
+	$outlived = 0;
 	push @wrong, 'there are ' . segments() . " segments, and not $segments" if segments() > $segments;
 	push @wrong, split /\n/, $caller->query(q{SELECT 'a memory context is left: ' || name FROM pg_backend_memory_contexts
 		WHERE name LIKE 'epro\_etl%' AND name NOT IN ('epro_etl lookups', 'epro_etl answers', 'epro_etl circuits')});
@@ -429,6 +433,7 @@ sub call
 {
 	my ($sql) = @_;
 
+	$caller_ended = 0;
 	$caller->send($sql);
 	await("answer of: $sql", sub { !$caller->busy }) or die "no answer of: $sql\n";
 	my ($out, $error) = $caller->{over} ? ('', '') : $caller->wait;
@@ -437,6 +442,7 @@ sub call
 	{
 		my $pid = $caller->backend;
 
+		$caller_ended = 1;
 		await('the session ends', sub { !kill 0, $pid }) if $caller->{terminated};
 		$caller->close;
 		$caller = reach($node);
@@ -453,7 +459,8 @@ sub go
 	unless ($how->{stages})
 	{
 		my $state = call("SELECT status FROM epro_etl.run('mood', workers => $how->{workers}$more)");
-		# whoever ended the caller did not wait for the workers
+		# no worker outlives the call; only whoever ended the caller did not wait for them
+		$outlived = $caller_ended ? 0 : survivors($look);
 		await('workers end', sub { survivors($look) == 0 });
 		return $state;
 	}
