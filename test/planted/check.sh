@@ -4,7 +4,7 @@
 # each of a kind that a review could miss, builds that into a copy of PostgreSQL and
 # runs the test that is to catch it. A bug that nobody notices is a failure here.
 #
-#   bash test/planted/check.sh [BUG...]    claim store account channel clean_up without one
+#   bash test/planted/check.sh [BUG...]    claim store account channel clean_up crew without one
 #
 # The last line counts: a bug that was caught has passed.
 set -euo pipefail
@@ -55,13 +55,20 @@ bug_clean_up()
 	run_test 03_cancel
 }
 
+# The other workers of a run that fails go on.
+bug_crew()
+{
+	plant src/processes/crew.c 'while (!(ended = crew_all_ended(crew)))' 'while (!(ended = crew_all_ended(crew)) && crew->n < 0)'
+	run_test 23_points EPRO_POINTS=1 EPRO_POINTS_ONLY=chunk.stored,claim.chunk,session.commit
+}
+
 # ---- how they are tried ----
 
 main()
 {
 	local bugs=("$@") bug
 
-	[ ${#bugs[@]} -gt 0 ] || bugs=(claim store account channel clean_up)
+	[ ${#bugs[@]} -gt 0 ] || bugs=(claim store account channel clean_up crew)
 	bash "$TOP/test/setup.sh" all
 	lib_open
 	good=0
@@ -157,7 +164,7 @@ run_regress()
 build()
 {
 	supervise as_server_user make -C "$here/tree" -s --no-print-directory -j"$(nproc)" \
-		PG_CONFIG="$copy/pg_config" all install >"$here/build.log" 2>&1 && return
+		PG_CONFIG="$copy/pg_config" POINTS=1 all install >"$here/build.log" 2>&1 && return
 	tail -n 20 "$here/build.log"
 	echo "the bug does not compile"
 	return 1
