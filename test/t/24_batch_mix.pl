@@ -155,8 +155,9 @@ BEGIN
     RETURN QUERY
         SELECT format('response %s of run %s is in quarantine without a reason', q.source_id, q.run_id)
         FROM epro_etl.quarantine q
-        WHERE NOT EXISTS (SELECT FROM epro_etl.finding f WHERE f.run_id = q.run_id
-                            AND coalesce(f.source_id, '') = coalesce(q.source_id, '') AND f.severity = 'error') ORDER BY 1 LIMIT 10;
+        LEFT JOIN (SELECT DISTINCT run_id, coalesce(source_id, '') AS id FROM epro_etl.finding WHERE severity = 'error') f
+            ON f.run_id = q.run_id AND f.id = coalesce(q.source_id, '')
+        WHERE f.run_id IS NULL LIMIT 10;
     RETURN QUERY
         SELECT format('run %s: %s: the ledger says %s, the relations %s', h.run_id, r.measure, r.ledger, r.relations)
         FROM epro_etl.run_history h, LATERAL epro_etl.reconcile(h.run_id) r

@@ -138,16 +138,15 @@ BEGIN
     RETURN QUERY
         SELECT format('response %s of run %s is in quarantine without a reason', q.source_id, q.run_id)
         FROM epro_etl.quarantine q
-        WHERE NOT EXISTS (SELECT FROM epro_etl.finding f WHERE f.run_id = q.run_id
-                            AND coalesce(f.source_id, '') = coalesce(q.source_id, '') AND f.severity = 'error')
-        ORDER BY 1 LIMIT 10;
+        LEFT JOIN (SELECT DISTINCT run_id, coalesce(source_id, '') AS id FROM epro_etl.finding WHERE severity = 'error') f
+            ON f.run_id = q.run_id AND f.id = coalesce(q.source_id, '')
+        WHERE f.run_id IS NULL LIMIT 10;
     RETURN QUERY
         SELECT format('response %s of run %s has a finding that rejects it and is not in quarantine', f.source_id, f.run_id)
         FROM epro_etl.finding f JOIN epro_etl.run_ledger l USING (run_id)
-        WHERE f.severity = 'error' AND NOT l.dry_run
-          AND NOT EXISTS (SELECT FROM epro_etl.quarantine q WHERE q.run_id = f.run_id
-                            AND coalesce(q.source_id, '') = coalesce(f.source_id, ''))
-        ORDER BY 1 LIMIT 10;
+        LEFT JOIN (SELECT DISTINCT run_id, coalesce(source_id, '') AS id FROM epro_etl.quarantine) q
+            ON q.run_id = f.run_id AND q.id = coalesce(f.source_id, '')
+        WHERE f.severity = 'error' AND NOT l.dry_run AND q.run_id IS NULL LIMIT 10;
     RETURN QUERY SELECT * FROM index_errors(sinks);
     RETURN QUERY
         SELECT format('run %s is still going on', run_id) FROM epro_etl.run_history WHERE status = 'running';
