@@ -381,7 +381,9 @@ SET ROLE epro_t43_operator;
 SET epro_etl.key_file = '/etc/passwd';
 SET epro_etl.key_command = 'cat /etc/passwd';
 SELECT set_config('epro_etl.key_command', 'true', true);
+\set VERBOSITY sqlstate
 SELECT current_setting('epro_etl.key_command');
+\set VERBOSITY default
 SELECT name, setting FROM pg_settings WHERE name LIKE 'epro\_etl.key%';
 ALTER ROLE epro_t43_operator SET epro_etl.key_file = 'x';
 CREATE FUNCTION t43.with_key() RETURNS void LANGUAGE sql SET epro_etl.key_file = 'x' RETURN NULL;
