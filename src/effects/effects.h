@@ -16,6 +16,7 @@
 #include "storage/block.h"
 #include "storage/lwlock.h"
 #include "stages/stages.h"
+#include "utils/array.h"
 #include "words/compat.h"
 #include "words/response.h"
 
@@ -198,6 +199,7 @@ typedef struct SinkDeclaration
 	int64		id;
 	Oid			relid;
 	Jsonb	   *columns;		/* {"column": "item"}, or NULL */
+	ArrayType  *matched;		/* the columns that took something when it was added */
 	bool		is_long;
 	bool		ignores;
 	bool		latest;			/* of a key, the response authored last stands */

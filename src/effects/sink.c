@@ -51,6 +51,7 @@ static void match_columns(Sink *sink, Relation relation, Jsonb *columns,
 						  Oid source_id_type);
 static void refuse_mapped(const Sink *sink, Relation relation,
 						  const char *mapped, const char *column);
+static void refuse_lost(ArrayType *matched, Relation relation);
 static void check_matched(const Sink *sink, Relation relation);
 static bool takes(const Sink *sink, Fact fact);
 static bool has_bare_domain(const Sink *sink);
@@ -110,6 +111,7 @@ sink_open(const SinkDeclaration *declared, const CompiledForm *form,
 	sink->shape = CreateTupleDescCopyConstr(RelationGetDescr(relation));
 	sink->values = palloc0(sizeof(Datum) * sink->shape->natts);
 	sink->nulls = palloc0(sizeof(bool) * sink->shape->natts);
+	refuse_lost(declared->matched, relation);
 	match_columns(sink, relation, declared->columns, source_id_type);
 	check_matched(sink, relation);
 
@@ -186,6 +188,37 @@ refuse_mapped(const Sink *sink, Relation relation, const char *mapped,
 			 errmsg("form \"%s\" has no item \"%s\" for column \"%s\" of sink \"%s\"",
 					sink->form->name, mapped, column, RelationGetRelationName(relation)),
 			 errhint("Map the column to an item of the form, or to study, subject_key, form, form_version, visit, authored, source_id, run_id, key_version or loaded_at.")));
+}
+
+/*
+ * What a column that is gone, or has another name now, took would be nowhere.  Asked
+ * of the very shape that is matched: what the catalogue said before may be over.
+ */
+static void
+refuse_lost(ArrayType *matched, Relation relation)
+{
+	Datum	   *names;
+	int			n;
+
+	deconstruct_array(matched, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		const char *name = TextDatumGetCString(names[i]);
+		bool		found = false;
+
+		for (int c = 0; c < RelationGetDescr(relation)->natts && !found; c++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), c);
+
+			found = !attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0;
+		}
+		if (!found)
+			ereport(ERROR,
+					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
+					 errmsg("sink \"%s\" was altered: it has lost column \"%s\"",
+							RelationGetRelationName(relation), name),
+					 errhint("Give the column back, or take the sink off with epro_etl.remove_sink() and add it anew.")));
+	}
 }
 
 /* A sink that can tell nothing of a response is an error of who added it. */

@@ -80,6 +80,7 @@ pg_attribute_noreturn() static void refuse_overlay(const CompiledForm *form, con
 												   const char *hint);
 static PipelineForm *find_form(Pipeline *pipeline, const char *name);
 static uint64 query(const char *command, int nargs, Oid *types, Datum *values);
+static ArrayType *column_array(uint64 row, int column, MemoryContext memory);
 static char *column_text(uint64 row, int column, MemoryContext memory);
 static Jsonb *column_jsonb(uint64 row, int column, MemoryContext memory);
 static Datum column_datum(uint64 row, int column);
@@ -697,14 +698,10 @@ load_sinks(Pipeline *pipeline)
 		SinkDeclaration declared;
 		char	   *form;
 		char	   *condition;
-		char	   *lost;
 	}		   *given;
 
 	owner_begin(&scope);
-	n = query("SELECT s.form, s.condition,"
-			  " (SELECT m FROM unnest(s.matched) m WHERE NOT EXISTS (SELECT FROM pg_attribute a"
-			  "   WHERE a.attrelid = s.target AND a.attname = m AND a.attnum > 0 AND NOT a.attisdropped) LIMIT 1),"
-			  " s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required, s.on_duplicate = 'latest'"
+	n = query("SELECT s.form, s.condition, s.matched, s.columns, s.sink_id, s.target, s.shape = 'long', s.on_duplicate = 'ignore', s.required, s.on_duplicate = 'latest'"
 			  " FROM epro_etl.sink s WHERE s.pipeline_id = $1 AND s.sink_id IN"
 			  "  (SELECT i::bigint FROM jsonb_array_elements_text($2 -> s.form -> 'sinks') i)"
 			  " ORDER BY s.sink_id", 2, types, values);
@@ -715,7 +712,7 @@ load_sinks(Pipeline *pipeline)
 
 		given[i].form = column_text(i, 1, pipeline->memory);
 		given[i].condition = column_text(i, 2, pipeline->memory);
-		given[i].lost = column_text(i, 3, pipeline->memory);
+		declared->matched = column_array(i, 3, pipeline->memory);
 		declared->columns = column_jsonb(i, 4, pipeline->memory);
 		declared->id = DatumGetInt64(column_datum(i, 5));
 		declared->relid = DatumGetObjectId(column_datum(i, 6));
@@ -739,12 +736,7 @@ load_sinks(Pipeline *pipeline)
 
 		if (form == NULL)
 			continue;
-		if (given[i].lost != NULL && get_rel_name(given[i].declared.relid) != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
-					 errmsg("sink \"%s\" was altered: it has lost column \"%s\"",
-							get_rel_name(given[i].declared.relid), given[i].lost),
-					 errhint("Give the column back, or take the sink off with epro_etl.remove_sink() and add it anew.")));
+		POINT("pipeline.sink");
 		sink = sink_open(&given[i].declared, form->form, id_type);
 		if (given[i].condition != NULL)
 			sink->condition = checkset_compile(form->checks, given[i].condition,
@@ -774,6 +766,16 @@ query(const char *command, int nargs, Oid *types, Datum *values)
 		elog(ERROR, "could not read the configuration: %s",
 			 SPI_result_code_string(result));
 	return SPI_processed;
+}
+
+static ArrayType *
+column_array(uint64 row, int column, MemoryContext memory)
+{
+	MemoryContext caller = MemoryContextSwitchTo(memory);
+	ArrayType  *array = DatumGetArrayTypePCopy(column_datum(row, column));
+
+	MemoryContextSwitchTo(caller);
+	return array;
 }
 
 static char *

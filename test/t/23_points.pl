@@ -161,6 +161,7 @@ held_in_cleanup();
 late_inline();
 trial();
 changed();
+renamed();
 remote();
 launcher();
 
@@ -582,6 +583,29 @@ sub changed
 		'a run compiles again');
 	%deed = ();
 	return;
+}
+
+# A column gets another name after a run has read which there were and before it
+# opens the sink: the run must not go on without that column.
+sub renamed
+{
+	return unless wanted('pipeline.sink');
+	setting('inline');
+	$case = 'inline, a column renamed at pipeline.sink';
+	anew();
+	# columns that are mapped are missed anyhow: these are found by their names
+	$look->query(q{CREATE TABLE by_name (source_id bigint, mood01 int, note text); SELECT epro_etl.add_sink('mood', 'MOOD', 'by_name')});
+	%deed = ('pipeline.sink' => sub { $look->query('ALTER TABLE by_name RENAME COLUMN note TO remark') });
+	order({ 'pipeline.sink.wait' => 1 });
+	is(go('inline'), 'EP006', 'a column renamed while a run begins: refused');
+	ok(!there("$folder/pipeline.sink.wait.*"), 'a column renamed while a run begins: it was');
+	%deed = ();
+	clear();
+	$look->query('ALTER TABLE by_name RENAME COLUMN remark TO note');
+	is(go('inline'), '', 'a column renamed while a run begins, and back: loaded');
+	is($look->query('SELECT count(*) > 0 AND count(*) = count(note) FROM by_name'), 't', 'a column renamed while a run begins: no answer is lost');
+	$look->query(q{SELECT epro_etl.remove_sink('mood', 'MOOD', 'by_name'); DROP TABLE by_name});
+	return ok_now('inline', 'a column renamed while a run begins');
 }
 
 # A sink on another server, which is away when it is sent to first: the outbox, and
