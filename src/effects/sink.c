@@ -191,8 +191,8 @@ refuse_mapped(const Sink *sink, Relation relation, const char *mapped,
 }
 
 /*
- * What a column that is gone, or has another name now, took would be nowhere.  Asked
- * of the very shape that is matched: what the catalogue said before may be over.
+ * What a column that is gone, or has another name now, took would be nowhere.  The
+ * caller holds a lock on the relation: what the catalogue said before may be over.
  */
 static void
 refuse_lost(ArrayType *matched, Relation relation)
@@ -204,15 +204,8 @@ refuse_lost(ArrayType *matched, Relation relation)
 	for (int i = 0; i < n; i++)
 	{
 		const char *name = TextDatumGetCString(names[i]);
-		bool		found = false;
 
-		for (int c = 0; c < RelationGetDescr(relation)->natts && !found; c++)
-		{
-			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), c);
-
-			found = !attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0;
-		}
-		if (!found)
+		if (get_attnum(RelationGetRelid(relation), name) == InvalidAttrNumber)
 			ereport(ERROR,
 					(errcode(ERRCODE_EPRO_RELATION_UNFIT),
 					 errmsg("sink \"%s\" was altered: it has lost column \"%s\"",
